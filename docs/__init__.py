@@ -1,0 +1,1 @@
+"""The user guide, and the programs that generate its reference pages."""

@@ -52,8 +52,8 @@ class Item:
     evidence: tuple[SpanRequest, ...] = ()
     id: str | None = None
     targets: Targets | None = None
-    target_token: str | None = None
-    foil: str | None = None
+    target_token: str | int | None = None  # a text, of which the first token is taken, or a vocabulary id
+    foil: str | int | None = None  # the same, or `runner-up`
     expected: str | None = None
     dataset: str | None = None
     split: str | None = None
@@ -64,6 +64,7 @@ class Item:
     max_new_tokens: int | None = None
     otel_trace_id: str | None = None
     otel_span_id: str | None = None
+    line: int | None = field(default=None, compare=False)  # where it stood in the input, for messages
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +90,8 @@ class TraceOptions:
     """Everything that a caller may choose for a trace."""
 
     targets: Targets | None = None  # None: `generated` with a completion, else `last`
-    target_token: str | None = None
-    foil: str | None = None
+    target_token: str | int | None = None
+    foil: str | int | None = None
     gauge: Gauge | None = None  # None: `foil` when there is one, else `centred`
     method: Method = "frozen"
     generation: GenerationOptions = field(default_factory=GenerationOptions)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
+from typing import Any
 
 from tracestore import schema
 from tracestore.archive import Archive, Package
@@ -22,6 +25,15 @@ def flip_byte(path: Path, offset: int) -> None:
     data = bytearray(path.read_bytes())
     data[offset] ^= 0x41
     path.write_bytes(bytes(data))
+
+
+def change_manifest(folder: Path, **changes: Any) -> None:
+    """Change members of a package's manifest and give it a right hash again, as a program with an error would."""
+    path = folder / "manifest.json"
+    value = {**json.loads(path.read_bytes()), **changes}
+    del value["sha256"]
+    body = json.dumps(value, separators=(",", ":"))
+    path.write_text('{"sha256":"' + hashlib.sha256(body.encode()).hexdigest() + '",' + body[1:] + "\n")
 
 
 def fresh(archive: Archive) -> Archive:

@@ -47,13 +47,17 @@ class TraceBundle:
 
 @dataclass(frozen=True, slots=True)
 class LoadReport:
-    """What one `load` did. `edges` counts those of the schema, OF included; `skipped` were READY or EVICTED already."""
+    """What one `load` did. `edges` counts those of the schema, OF included; `skipped` were READY or EVICTED already.
+
+    `busy` are in the hands of another loader that is alive (engines with parallel loaders): ask again when the rest is done.
+    """
 
     loaded: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     nodes: int = 0
     edges: int = 0
     seconds: float = 0.0
+    busy: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +129,10 @@ class Store(Protocol):
 
     def ready(self) -> frozenset[str]:
         """Trace ids that are complete and visible."""
+        ...
+
+    def evicted(self) -> frozenset[str]:
+        """Trace ids that were deleted on purpose: a load skips them."""
         ...
 
     def evict(self, trace_ids: Sequence[str]) -> int:

@@ -1,0 +1,148 @@
+"""Cost of the `frozen` extraction, as multiples of the model's own forward pass in the same process.
+
+    python bench/extract.py [--lengths 64 128 256] [--threads 2] [--repeats 5] [--model FOLDER] [--memory]
+
+Paired: within each repeat the plain forward (SDPA, no gradient, logits of the last position), forward + backward of the same model
+(frozen parameters, gradient at the embeddings) and the extraction (forward, backward with every attention edge, pruned, tables built)
+run one after the other; the medians of the ratios are printed. `--memory` measures peak memory instead, one process per measurement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from tracestore.extract.attribute import Attributor
+from tracestore.extract.attribution import TargetSpec
+from tracestore.extract.output_tables import OutputNames, output_tables
+from tracestore.model import PruningOptions
+
+TEXT = (
+    "Alice lives in France and her brother works as an engineer in a small town near the coast. Every summer they travel by train to "
+    "visit their parents, who keep a vineyard in the hills. The capital of the country where Alice lives is a city she knows well. "
+)
+
+
+def load(model: str | None) -> tuple[Any, Any]:
+    """Load the demo model, or a folder."""
+    from tracestore.extract.demo_model import demo_model_folder
+    from tracestore.extract.loading import load_model
+
+    loaded = load_model(model or demo_model_folder())
+    return loaded.model, loaded.tokenizer
+
+
+def prompt(tokenizer: Any, length: int) -> torch.Tensor:
+    """Give a prompt of exactly `length` tokens [1, T]."""
+    ids = tokenizer(TEXT, return_tensors="pt").input_ids[0]
+    return ids.repeat(length // len(ids) + 1)[None, :length]
+
+
+def plain(model: Any, ids: torch.Tensor) -> None:
+    """Run the model's own forward pass."""
+    with torch.no_grad():
+        model(input_ids=ids, use_cache=False, logits_to_keep=1)
+
+
+def forward_backward(model: Any, ids: torch.Tensor) -> None:
+    """Run the model's own forward and backward pass, down to the embeddings."""
+    embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(True)
+    logits = model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1).logits[0, -1]
+    logits.max().backward()
+
+
+def extract(attributor: Attributor, ids: torch.Tensor) -> None:
+    """Trace one target: edges, pruning, tables."""
+    found = attributor.run(ids).attribute(TargetSpec(-1), PruningOptions(), last=True)
+    names = OutputNames("bench", "bench")
+    output_tables(found, names, first_local=ids.shape[1] + 1, token_locals=np.arange(1, ids.shape[1] + 1), token_ids=ids[0].numpy())
+
+
+def seconds(work: Callable[[], object]) -> float:
+    """Time one call."""
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int) -> None:
+    """Print the ratios for every length."""
+    attributor = Attributor(model)
+    print(f"{'tokens':>7} {'forward s':>10} {'fwd+bwd x':>10} {'extract x':>10} {'per f+b':>8} {'next target x':>14}")
+    for length in lengths:
+        ids = prompt(tokenizer, length)
+        for warm in (lambda ids=ids: plain(model, ids), lambda ids=ids: forward_backward(model, ids), lambda ids=ids: extract(attributor, ids)):
+            warm()
+        rows = []
+        for _ in range(repeats):
+            base = seconds(lambda ids=ids: plain(model, ids))
+            both = seconds(lambda ids=ids: forward_backward(model, ids))
+            traced = seconds(lambda ids=ids: extract(attributor, ids))
+            run = attributor.run(ids)
+            run.attribute(TargetSpec(-1))
+            further = seconds(lambda run=run: run.attribute(TargetSpec(-1, runner_up=True)))
+            rows.append((base, both / base, traced / base, traced / both, further / base))
+        median = [statistics.median(column) for column in zip(*rows, strict=True)]
+        print(f"{length:>7} {median[0]:>10.3f} {median[1]:>10.2f} {median[2]:>10.2f} {median[3]:>8.2f} {median[4]:>14.2f}", flush=True)
+
+
+def measure_memory(lengths: list[int], arguments: argparse.Namespace) -> None:
+    """Print the peak memory of forward + backward and of the extraction, each in a process of its own."""
+    print(f"{'tokens':>7} {'fwd+bwd MB':>11} {'extract MB':>11} {'extra MB':>9}")
+    for length in lengths:
+        peaks = []
+        for what in ("both", "extract"):
+            command = [sys.executable, __file__, "--only", what, "--lengths", str(length), "--threads", str(arguments.threads)]
+            command += ["--model", arguments.model] if arguments.model else []
+            done = subprocess.run(command, check=True, capture_output=True, text=True)
+            peaks.append(float(done.stdout.strip().splitlines()[-1]))
+        print(f"{length:>7} {peaks[0]:>11.0f} {peaks[1]:>11.0f} {peaks[1] - peaks[0]:>9.0f}", flush=True)
+
+
+def run_once(what: str, model: Any, tokenizer: Any, length: int) -> None:
+    """Run one thing and print the growth of this process's peak memory over the loaded, warm model, MB."""
+    short, ids = prompt(tokenizer, 8), prompt(tokenizer, length)
+    plain(model, short)
+    attributor = Attributor(model)
+    extract(attributor, short)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if what == "both":
+        forward_backward(model, ids)
+    else:
+        extract(attributor, ids)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def main() -> None:
+    """Parse the command line and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--model")
+    parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--only", choices=["both", "extract"], help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory:
+        measure_memory(arguments.lengths, arguments)
+        return
+    model, tokenizer = load(arguments.model)
+    model.requires_grad_(False)
+    if arguments.only:
+        run_once(arguments.only, model, tokenizer, arguments.lengths[0])
+    else:
+        measure(model, tokenizer, arguments.lengths, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()

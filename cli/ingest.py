@@ -1,0 +1,80 @@
+"""`tracestore ingest`: prompts to archive and store in one overlapped run."""
+
+from __future__ import annotations
+
+from tracestore.cli import _options as options
+from tracestore.cli import _tracing as tracing
+from tracestore.cli._errors import resumable, say
+from tracestore.cli._output import write_json
+from tracestore.cli._progress import progress
+from tracestore.cli.load import report_json, report_text
+from tracestore.cli.trace import RESUME, Errors, NoText
+
+
+def ingest(
+    model: options.Model,
+    archive: options.Archive,
+    store: options.Store,
+    prompt: tracing.Prompt = None,
+    items: tracing.ItemsFile = None,
+    targets: tracing.TargetsOption = None,
+    target_token: tracing.TargetToken = None,
+    foil: tracing.Foil = None,
+    gauge: tracing.GaugeOption = None,
+    max_new_tokens: tracing.MaxNewTokens = tracing.GENERATION.max_new_tokens,
+    temperature: tracing.Temperature = tracing.GENERATION.temperature,
+    top_p: tracing.TopP = tracing.GENERATION.top_p,
+    seed: tracing.Seed = tracing.GENERATION.seed,
+    keep: tracing.Keep = tracing.PRUNING.keep,
+    max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    level: options.LevelOption = None,
+    device: options.Device = "cpu",
+    dtype: options.DtypeOption = options.Dtype.float32,
+    no_text: NoText = False,
+    errors: Errors = None,
+    as_json: options.Json = False,
+) -> None:
+    """Trace into the archive and load into the store at the same time; the same as `trace`, then `load`, in less time."""
+    chosen = tracing.trace_options(
+        targets=targets,
+        target_token=target_token,
+        foil=foil,
+        gauge=gauge,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        keep=keep,
+        max_edges=max_edges,
+    )
+    source, total = tracing.items_of(prompt, items)
+    from tracestore import api
+
+    target = api.open_archive(archive, create=True)
+    key = target.redaction_key() if no_text else None
+    loaded = tracing.load(model, device, dtype)
+    with (
+        resumable(RESUME),
+        api.open_store(store) as graph,
+        progress("tracing", "items", total) as reporter,
+    ):
+        summary = api.ingest_items(
+            source,
+            loaded,
+            target,
+            graph,
+            chosen,
+            level=level.value if level else None,
+            expected_items=total,
+            progress=reporter.advance,
+            errors_path=errors,
+            text_key=key,
+            strict=prompt is not None,
+        )
+    if as_json:
+        write_json(tracing.summary_json(summary.traced) | {"load": report_json(summary.loaded), "seconds": round(summary.seconds, 3)})
+    tracing.say_summary(summary.traced)
+    say(report_text(summary.loaded))
+    if summary.loaded.message:
+        say(summary.loaded.message)
+    summary.traced.raise_for_failures()

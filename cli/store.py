@@ -1,0 +1,147 @@
+"""`tracestore store ...`: what belongs to the graph store alone."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from tracestore.cli import _options as options
+from tracestore.cli._errors import resumable, say
+from tracestore.cli._output import print_table, write_json
+from tracestore.cli._progress import progress
+from tracestore.cli.load import report_json, report_text
+
+app = typer.Typer(no_args_is_help=True, help="Make, look at and mend the graph store.")
+
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+
+
+@app.command()
+def init(store: options.Store, as_json: options.Json = False) -> None:
+    """Make an empty store, or bring one up to date; harmless on one that is there."""
+    from tracestore import api
+
+    with api.open_store(store) as graph:
+        applied = list(graph.migrate())
+        url = graph.url
+    if as_json:
+        write_json({"url": url, "migrations": applied})
+    else:
+        say(f"{url} is ready" + (f"; applied {', '.join(applied)}" if applied else ""))
+
+
+@app.command()
+def status(store: options.Store, as_json: options.Json = False) -> None:
+    """Count nodes by label, edges by type and traces by status."""
+    from tracestore import api
+
+    with api.open_store(store, read_only=True) as graph:
+        found = graph.status()
+    if as_json:
+        write_json(
+            {
+                "url": found.url,
+                "engine": found.engine,
+                "engine_version": found.engine_version,
+                "schema_version": found.schema_version,
+                "bytes": found.bytes,
+                "nodes": dict(found.nodes),
+                "edges": dict(found.edges),
+                "traces": dict(found.traces),
+            }
+        )
+        return
+    typer.echo(f"{found.url}: {found.engine} {found.engine_version}, schema {found.schema_version}, {found.bytes / 1e6:,.1f} MB")
+    for kind, counts in (("traces", found.traces), ("nodes", found.nodes), ("edges", found.edges)):
+        print_table([kind, "count"], [{kind: name, "count": count} for name, count in counts.items() if count])
+
+
+@app.command()
+def check(store: options.Store, as_json: options.Json = False) -> None:
+    """Look for what must not be: partial traces, duplicates, broken conservation. Exit 7 with findings."""
+    from tracestore import api
+    from tracestore.errors import IntegrityError
+
+    with api.open_store(store, read_only=True) as graph:
+        report = graph.check()
+    if as_json:
+        write_json({"ok": not report.problems, "problems": list(report.problems), "checked": dict(report.checked)})
+    else:
+        print_table(["check", "looked at"], [{"check": name, "looked at": count} for name, count in report.checked.items()])
+        for problem in report.problems:
+            say(f"problem: {problem}")
+    if report.problems:
+        raise IntegrityError(f"the store has {len(report.problems)} problems: `tracestore store rebuild` makes it anew from the archive")
+    say("the store is sound")
+
+
+@app.command()
+def migrate(store: options.Store, as_json: options.Json = False) -> None:
+    """Apply the schema migrations that are missing."""
+    init(store, as_json)
+
+
+@app.command()
+def attach(
+    output_id: Annotated[str, typer.Argument(help="Output whose mechanism is wanted.")],
+    store: options.Store,
+    archive: options.Archive,
+    as_json: options.Json = False,
+) -> None:
+    """Add the mechanism level (every kept edge) of one output, from the archive."""
+    from tracestore import api
+
+    with api.open_store(store) as graph:
+        report = graph.attach(api.open_archive(archive), output_id)
+    if as_json:
+        write_json(report_json(report))
+    else:
+        say(report_text(report))
+
+
+@app.command()
+def delete(
+    trace_ids: Annotated[list[str], typer.Argument(help="Traces to delete.", metavar="TRACE_ID...")],
+    store: options.Store,
+    yes: Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete traces and remember that: `load` does not bring them back. The bytes go with `store rebuild`."""
+    from tracestore import api
+
+    if not yes:
+        typer.confirm(f"Delete {len(trace_ids)} traces from the store?", abort=True, err=True)
+    with api.open_store(store) as graph:
+        gone = graph.delete(trace_ids)
+    if as_json:
+        write_json({"deleted": gone})
+    else:
+        say(f"{gone} traces deleted; their bytes stay in the file until `tracestore store rebuild`")
+
+
+@app.command()
+def rebuild(
+    store: options.Store,
+    archive: options.Archive,
+    level: options.LevelOption = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make the store anew from the archive, and put it in the old one's place when it is complete."""
+    from tracestore import api
+
+    with (
+        resumable("the old store is untouched; run the same command again"),
+        progress("rebuilding", "edges") as reporter,
+    ):
+        report = api.rebuild_store(
+            api.open_archive(archive),
+            store,
+            level=level.value if level else None,
+            progress=reporter.advance,
+            on_plan=lambda plan: reporter.expect(plan.edges),
+        )
+    if as_json:
+        write_json(report_json(report))
+    else:
+        say(report_text(report))

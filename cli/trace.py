@@ -1,0 +1,77 @@
+"""`tracestore trace`: prompts to archive."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracestore.cli import _options as options
+from tracestore.cli import _tracing as tracing
+from tracestore.cli._errors import resumable
+from tracestore.cli._output import write_json
+from tracestore.cli._progress import progress
+
+NoText = Annotated[bool, typer.Option("--no-text", help="Keep neither text nor token ids, only keyed hashes of them.")]
+Errors = Annotated[
+    Path | None, typer.Option("--errors", help="Write failed items here [default: a file in ARCHIVE/errors].", show_default=False)
+]
+RESUME = "what is traced is kept in the archive; run the same command again to go on"
+
+
+def trace(
+    model: options.Model,
+    archive: options.Archive,
+    prompt: tracing.Prompt = None,
+    items: tracing.ItemsFile = None,
+    targets: tracing.TargetsOption = None,
+    target_token: tracing.TargetToken = None,
+    foil: tracing.Foil = None,
+    gauge: tracing.GaugeOption = None,
+    max_new_tokens: tracing.MaxNewTokens = tracing.GENERATION.max_new_tokens,
+    temperature: tracing.Temperature = tracing.GENERATION.temperature,
+    top_p: tracing.TopP = tracing.GENERATION.top_p,
+    seed: tracing.Seed = tracing.GENERATION.seed,
+    keep: tracing.Keep = tracing.PRUNING.keep,
+    max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    device: options.Device = "cpu",
+    dtype: options.DtypeOption = options.Dtype.float32,
+    no_text: NoText = False,
+    errors: Errors = None,
+    as_json: options.Json = False,
+) -> None:
+    """Trace a prompt or a file of items into the archive. What the archive holds already is not computed again."""
+    chosen = tracing.trace_options(
+        targets=targets,
+        target_token=target_token,
+        foil=foil,
+        gauge=gauge,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        seed=seed,
+        keep=keep,
+        max_edges=max_edges,
+    )
+    source, total = tracing.items_of(prompt, items)
+    from tracestore import api
+
+    target = api.open_archive(archive, create=True)
+    key = target.redaction_key() if no_text else None
+    loaded = tracing.load(model, device, dtype)
+    with resumable(RESUME), progress("tracing", "items", total) as reporter:
+        summary = api.trace_to_archive(
+            source,
+            loaded,
+            target,
+            chosen,
+            progress=reporter.advance,
+            errors_path=errors,
+            strict=prompt is not None,
+            text_key=key,
+        )
+    if as_json:
+        write_json(tracing.summary_json(summary))
+    tracing.say_summary(summary)
+    summary.raise_for_failures()

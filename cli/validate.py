@@ -1,0 +1,37 @@
+"""`tracestore validate`: does the decomposition of this model close?"""
+
+from __future__ import annotations
+
+from tracestore.cli import _options as options
+from tracestore.cli import _tracing as tracing
+from tracestore.cli._errors import say
+from tracestore.cli._output import print_table, write_json
+
+
+def validate(
+    model: options.Model,
+    device: options.Device = "cpu",
+    dtype: options.DtypeOption = options.Dtype.float32,
+    as_json: options.Json = False,
+) -> None:
+    """Check the identities of the decomposition on a model. Exit 4 when it is refused, 7 when an identity fails."""
+    from tracestore.errors import ConservationError, UnsupportedModelError
+
+    try:
+        loaded = tracing.load(model, device, dtype)
+        from tracestore import api
+
+        report = api.validate(loaded)
+    except UnsupportedModelError as error:
+        if as_json:
+            write_json({"model_id": model, "family": None, "supported": False, "identities": [], "reason": str(error)})
+        raise
+    rows = [{"id": i.id, "error": i.error, "tolerance": i.tolerance, "ok": i.ok} for i in report.identities]
+    if as_json:
+        write_json({"model_id": report.model_id, "family": report.family, "supported": report.supported, "identities": rows})
+    else:
+        print_table(["id", "error", "tolerance", "ok"], rows)
+    failed = [str(row["id"]) for row in rows if not row["ok"]]
+    if failed:
+        raise ConservationError(f"{report.model_id}: {', '.join(failed)} do not hold; this model's traces cannot be relied on")
+    say(f"{report.model_id} ({report.family}): every identity holds")

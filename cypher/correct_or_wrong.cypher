@@ -1,0 +1,54 @@
+// name: correct_or_wrong
+// question: Which heads carry more influence in right answers than in wrong ones, or less?
+// param token_id: int? -- only predictions of this vocabulary id
+// param text: string? -- only predictions of this text, leading space included
+// param model_id: string? -- only this model
+// param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param k: int(1..) = 20 -- rows at most
+// column model_id: string -- model
+// column layer: int -- layer, from 0
+// column head: int -- query head, from 0
+// column share_correct: float -- mean share over the right answers (0 where the head is not among the 64 largest), 0 to 1
+// column share_wrong: float -- the same over the wrong answers
+// column difference: float -- share_correct - share_wrong: ranked by its size
+// column relevance_correct: float -- mean signed relevance over the right answers (0 where it is not stored), logits
+// column relevance_wrong: float -- the same over the wrong answers
+// column correct: int -- right answers looked at
+// column wrong: int -- wrong answers looked at
+// order: -|difference|, model_id, layer, head
+// rows: k
+// seeks: nothing unless a token is given; scans Output and HeadSummary (64 rows or fewer a prediction)
+// merge: group model_id, layer, head; mean share_correct, relevance_correct by correct; mean share_wrong, relevance_wrong by wrong; sum correct, wrong; difference again
+MATCH (o:Output)-[:OF]->(tr:Trace)
+WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL
+  AND o.token_id = $token_id                                                   // when $token_id
+  AND o.text = $text                                                           // when $text
+  AND tr.model_id = $model_id                                                  // when $model_id
+  AND tr.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+WITH tr.model_id AS model_id, sum(CASE WHEN o.correct THEN 1 ELSE 0 END) AS correct, sum(CASE WHEN o.correct THEN 0 ELSE 1 END) AS wrong
+WHERE correct > 0 AND wrong > 0
+MATCH (o:Output)-[:OF]->(tr:Trace)
+WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL AND tr.model_id = model_id
+  AND o.token_id = $token_id                                                   // when $token_id
+  AND o.text = $text                                                           // when $text
+  AND tr.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+MATCH (h:HeadSummary)-[:OF]->(o)
+WITH model_id, correct, wrong, h.layer AS layer, h.head AS head,
+     sum(CASE WHEN o.correct THEN h.share ELSE 0.0 END) / correct AS share_correct,
+     sum(CASE WHEN o.correct THEN 0.0 ELSE h.share END) / wrong AS share_wrong,
+     sum(CASE WHEN o.correct THEN h.relevance ELSE 0.0 END) / correct AS relevance_correct,
+     sum(CASE WHEN o.correct THEN 0.0 ELSE h.relevance END) / wrong AS relevance_wrong
+RETURN model_id, layer, head, share_correct, share_wrong, share_correct - share_wrong AS difference,
+       relevance_correct, relevance_wrong, correct, wrong
+ORDER BY abs(share_correct - share_wrong) DESC, model_id, layer, head
+LIMIT $k

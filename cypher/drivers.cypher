@@ -1,0 +1,35 @@
+// name: drivers
+// question: Which earlier tokens drove this output token?
+// param output_id: string? -- the explained prediction, `trace_id:pos:token_id[-foil_token_id]`
+// param output_uid: int? -- the same by its key in this store, found without a scan
+// needs: one of output_id, output_uid
+// param k: int(1..) = 10 -- rows at most
+// param by: string(direct|total|score) = direct -- what to rank by: |edges| into the explained position, into all positions, or |score|
+// param sink: bool = true -- with attention sinks, which come last
+// column pos: int -- position of the token, from 0
+// column token_id: int -- its vocabulary id
+// column text: string? -- its text; null where text was not kept
+// column origin: string -- prompt, generated or given
+// column sink: bool -- is it an attention sink
+// column score: float -- signed contribution; over all tokens, with the Output's bias, they add up to `explained`, logits
+// column direct: float -- sum of |edge| from it into the explained position, logits
+// column total: float -- sum of |edge| from it into all positions, logits
+// column share: float -- share of `direct`, sinks left out (0 for a sink), 0 to 1
+// column rank_direct: int -- 1 is the largest `direct`; sinks last
+// column rank_total: int -- 1 is the largest `total`; sinks last
+// column output_id: string -- the explained prediction
+// order: sink, -|{by}|, pos
+// rows: k
+// seeks: Output.output_id, or Output.uid; the embedded engine has no index on output_id and scans that one column
+// merge: one store holds the Output; the others give no rows
+MATCH (o:Output)-[:OF]->(tr:Trace)
+WHERE tr.ready_id IS NOT NULL
+  AND o.output_id = $output_id                                                 // when $output_id
+  AND o.uid = $output_uid                                                      // when $output_uid
+MATCH (t:Token)-[i:INFLUENCES]->(o)
+WHERE $sink OR NOT t.sink
+RETURN t.pos AS pos, t.token_id AS token_id, t.text AS text, t.origin AS origin, t.sink AS sink,
+       i.score AS score, i.direct AS direct, i.total AS total, i.share AS share,
+       i.rank_direct AS rank_direct, i.rank_total AS rank_total, o.output_id AS output_id
+ORDER BY sink, CASE $by WHEN 'direct' THEN i.direct WHEN 'total' THEN i.total ELSE abs(i.score) END DESC, pos
+LIMIT $k

@@ -1,0 +1,40 @@
+// name: list_traces
+// question: Which traces are in the store, newest first?
+// param model_id: string? -- only this model
+// param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param offset: int(0..) = 0 -- rows to leave out first, for paging
+// param k: int(1..) = 20 -- rows at most
+// column trace_id: string -- the trace
+// column model_id: string -- its model
+// column method: string -- attribution method
+// column created_at: int -- milliseconds since 1970-01-01 UTC
+// column n_tokens: int -- tokens
+// column n_prompt_tokens: int -- of them in the prompt
+// column outputs: int -- explained predictions
+// column closure: float -- largest relative closure error of its predictions
+// column items: int -- input lines that asked for it
+// column item_id: string? -- one of them (the first in alphabetical order)
+// column text: string? -- its text; null where text was not kept
+// order: -created_at, trace_id
+// rows: k
+// seeks: nothing; scans Trace, then reads the listed ones only
+// merge: concatenate (ask each store for offset + k rows, then skip)
+MATCH (tr:Trace)
+WHERE tr.ready_id IS NOT NULL
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.model_id = $model_id                                                  // when $model_id
+  AND tr.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+WITH tr ORDER BY tr.created_at DESC, tr.trace_id SKIP $offset LIMIT $k
+OPTIONAL MATCH (o:Output)-[:OF]->(tr)
+WITH tr, count(o) AS outputs
+OPTIONAL MATCH (y:Item)-[:OF]->(tr)
+RETURN tr.trace_id AS trace_id, tr.model_id AS model_id, tr.method AS method, tr.created_at AS created_at, tr.n_tokens AS n_tokens,
+       tr.n_prompt_tokens AS n_prompt_tokens, outputs, tr.closure AS closure, count(y) AS items, min(y.item_id) AS item_id, tr.text AS text
+ORDER BY created_at DESC, trace_id

@@ -1,0 +1,30 @@
+// name: search_text
+// question: Which traces hold this text?
+// param text: string -- what to look for, anywhere in the trace's text
+// param ignore_case: bool = true -- take upper and lower case as equal
+// param model_id: string? -- only this model
+// param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param offset: int(0..) = 0 -- rows to leave out first, for paging
+// param k: int(1..) = 20 -- rows at most
+// column trace_id: string -- the trace
+// column model_id: string -- its model
+// column created_at: int -- milliseconds since 1970-01-01 UTC
+// column n_tokens: int -- tokens
+// column text: string -- its whole text
+// order: -created_at, trace_id
+// rows: k
+// seeks: nothing; scans the text of every trace. Traces made without keeping text are not found
+// merge: concatenate (ask each store for offset + k rows, then skip)
+MATCH (tr:Trace)
+WHERE tr.ready_id IS NOT NULL
+  AND (tr.text CONTAINS $text OR ($ignore_case AND toLower(tr.text) CONTAINS toLower($text)))
+  AND tr.model_id = $model_id                                                  // when $model_id
+  AND tr.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+RETURN tr.trace_id AS trace_id, tr.model_id AS model_id, tr.created_at AS created_at, tr.n_tokens AS n_tokens, tr.text AS text
+ORDER BY created_at DESC, trace_id SKIP $offset LIMIT $k

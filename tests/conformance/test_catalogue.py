@@ -1,0 +1,124 @@
+"""Every named query against the oracle on one rich store: each filter on and off, order, row cap, paging."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.conformance.engines import compare
+from tests.support.oracle import QUERIES, Oracle
+from tests.support.synthetic import token_id_of
+from tracestore.model import Trace
+from tracestore.query import catalogue, run_named
+from tracestore.store.base import Limits, Store
+
+Params = dict[str, object]
+
+FILTERS: list[Params] = [
+    {},
+    {"model_id": "other"},
+    {"model_id": "nobody"},
+    {"dataset": "facts"},
+    {"dataset": "facts", "split": "test"},
+    {"dataset": "facts", "split": "train"},  # two items of one trace have one each, none has both
+    {"method": "frozen"},
+    {"method": "value"},
+]
+CORRECT: list[Params] = [{"correct": True}, {"correct": False}]
+TOKEN: list[Params] = [{"text": " the"}, {"token_id": token_id_of(" the")}, {"text": " nothing"}]
+TOLERANCES: list[Params] = [{}, {"tolerance": 0.0}, {"tolerance": 1e-7}, {"tolerance": 10.0}]
+
+
+def both(first: list[Params], second: list[Params]) -> list[Params]:
+    """Combine each of the first with each of the second."""
+    return [{**one, **other} for one in first for other in second]
+
+
+ACROSS: list[Params] = [{}, {"min_share": 0.1}, {"sink": True}, {"origin": "prompt"}, {"origin": "generated", "sink": True}]
+CASES: dict[str, list[Params]] = {
+    "drivers_across": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
+    "outputs_driven_by": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
+    "heads_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.2}]),
+    "induction_heads": both(FILTERS, [{}, *CORRECT, {"min_outputs": 2}]),
+    "correct_or_wrong": both([{}, *TOKEN], FILTERS),
+    "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], FILTERS)),
+    "list_traces": [*FILTERS, {"since": 1_700_000_000_004}],
+    "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT]),
+    "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
+    "stats": FILTERS,
+}
+OF_OUTPUT: dict[str, list[Params]] = {
+    "drivers": both([{"by": "direct"}, {"by": "total"}, {"by": "score"}], [{}, {"sink": False}]),
+    "driver_heads": [{}],
+    "similar_mechanism": [{}, {"any_model": True}, {"min_cosine": 0.5}],
+    "check_conservation": TOLERANCES,
+    "conservation_summary": TOLERANCES,
+    "check_closure": TOLERANCES,
+}
+
+
+def test_every_query_has_an_oracle_and_cases() -> None:
+    assert set(catalogue()) == set(QUERIES) == set(CASES) | set(OF_OUTPUT)
+
+
+@pytest.mark.parametrize("query", sorted(CASES))
+def test_query_over_all_traces(store: Store, oracle: Oracle, query: str) -> None:
+    counts = [compare(store, oracle, query, params) for params in CASES[query]]
+    assert max(counts) > 0  # a query that never finds anything agrees with everything
+
+
+@pytest.mark.parametrize("query", sorted(OF_OUTPUT))
+def test_query_of_one_output(store: Store, oracle: Oracle, traces: list[Trace], query: str) -> None:
+    ids = [output.output_id for trace in (traces[0], traces[2], traces[4], traces[-1]) for output in trace.outputs]
+    counts = [
+        compare(store, oracle, query, {"output_id": i, **params}) for i in ids[:: max(1, len(ids) // 6)] for params in OF_OUTPUT[query]
+    ]
+    counts += [compare(store, oracle, query, {"output_id": ids[-1], **params}) for params in OF_OUTPUT[query]]
+    assert max(counts) > 0
+
+
+@pytest.mark.parametrize("query", ["check_closure", "check_conservation", "conservation_summary"])
+def test_checks_over_everything_and_over_one_trace(store: Store, oracle: Oracle, traces: list[Trace], query: str) -> None:
+    for tolerance in TOLERANCES:
+        compare(store, oracle, query, tolerance)
+        compare(store, oracle, query, {"trace_id": traces[-1].trace_id, **tolerance})
+
+
+def test_checks_find_what_was_broken_and_nothing_else(store: Store, traces: list[Trace]) -> None:
+    broken = {output.output_id for output in traces[-1].outputs}
+    nodes = run_named(store, "check_conservation", {"k": 10_000}).table.to_pylist()
+    assert {row["output_id"] for row in nodes} == broken
+    assert {row["node"] for row in nodes} == {"State", "Head", "Mlp"}
+    (closure,) = run_named(store, "check_closure").table.to_pylist()
+    assert closure["output_id"] == traces[-1].outputs[0].output_id
+    summary = run_named(store, "conservation_summary").table.to_pylist()
+    assert sum(row["offenders"] for row in summary) == len(nodes)
+    assert all(row["checked"] > row["offenders"] > 0 for row in summary)
+
+
+def test_uid_finds_the_same_as_the_id(store: Store) -> None:
+    for row in run_named(store, "list_outputs").table.to_pylist()[::5]:
+        for query in ("drivers", "driver_heads", "similar_mechanism"):
+            by_id = run_named(store, query, {"output_id": row["output_id"]}).table
+            assert run_named(store, query, {"output_uid": str(row["output_uid"])}).table.equals(by_id)
+
+
+@pytest.mark.parametrize(("query", "params"), [("list_traces", {}), ("list_outputs", {}), ("search_text", {"text": "cat"})])
+def test_pages_join_to_the_whole(store: Store, query: str, params: Params) -> None:
+    whole = run_named(store, query, {**params, "k": 1000}).table.to_pylist()
+    pages = [run_named(store, query, {**params, "k": "3", "offset": str(at)}).table.to_pylist() for at in range(0, len(whole) + 3, 3)]
+    assert len(whole) > 3
+    assert [row for page in pages for row in page] == whole
+
+
+def test_drivers_explain_the_whole_output(store: Store, traces: list[Trace]) -> None:
+    for output in traces[0].outputs:
+        rows = run_named(store, "drivers", {"output_id": output.output_id, "k": 1000}).table.to_pylist()
+        assert len(rows) == output.row["pos"] + 1
+        assert sum(row["score"] for row in rows) + output.row["bias"] == pytest.approx(output.row["explained"], abs=1e-4)
+        assert rows[-1]["sink"]
+        assert [row["rank_direct"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_a_smaller_limit_says_that_it_cut(store: Store) -> None:
+    result = run_named(store, "list_outputs", limits=Limits(max_rows=2))
+    assert (result.table.num_rows, result.truncated) == (2, True)

@@ -1,0 +1,19 @@
+"""What every test may ask for, and what a run says at its end."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.neo4j_server import TestServer, report, shared_server
+
+
+@pytest.fixture(scope="session")
+def neo4j_server() -> TestServer:
+    """The real Neo4j of this run."""
+    return shared_server()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the rung that the Neo4j tests stood on."""
+    if (line := report()) is not None:
+        terminalreporter.write_line(line)

@@ -1,0 +1,156 @@
+"""A real Neo4j for the tests, by the first rung that holds:
+
+1. NEO4J_URI (with NEO4J_USERNAME, NEO4J_PASSWORD or NEO4J_PASSWORD_FILE) names a server: use it. Tests empty its database, so one that
+   holds anything but what tests left there is refused.
+2. Docker answers: a container with a pinned tag, by testcontainers.
+3. Java and the jars (or Maven, which fetches them): a process on this machine.
+4. Else skip, saying what was tried; with TRACESTORE_REQUIRE=neo4j fail instead. What merely speaks Bolt never counts as Neo4j.
+
+One server serves the whole run; it ends with it.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tracestore.errors import StoreError, TracestoreError
+from tracestore.store.neo4j.connection import Credentials, make_driver, read_credentials, server_version
+from tracestore.store.neo4j.local import LocalServer, Sizes
+from tracestore.store.neo4j.store import Neo4jStore, open_neo4j
+from tracestore.store.neo4j.writing import LoadSettings
+
+IMAGE = "neo4j:5.26.30-community"
+VERSION = os.environ.get("TRACESTORE_TEST_NEO4J", "5.26.30")
+TRANSACTION_MEMORY = "24m"
+"""Small enough for a test to reach it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestServer:
+    """A server that tests may fill and empty."""
+
+    __test__ = False
+
+    uri: str
+    credentials: Credentials
+    rung: str
+    local: LocalServer | None = None
+
+    def open(self, *, read_only: bool = False, settings: LoadSettings | None = None, patience_s: float = 30.0) -> Neo4jStore:
+        """Open the store as it is."""
+        return open_neo4j(self.uri, read_only=read_only, credentials=self.credentials, settings=settings, patience_s=patience_s)
+
+    def open_empty(self, *, settings: LoadSettings | None = None) -> Neo4jStore:
+        """Open the store without any data; constraints stay."""
+        self.empty()
+        return self.open(settings=settings)
+
+    def run(self, cypher: str, **params: Any) -> list[list[Any]]:
+        """Run any statement at all."""
+        with make_driver(self.uri, self.credentials) as driver, driver.session(database=self.credentials.database) as session:
+            return [list(record.values()) for record in session.run(cypher, params)]
+
+    def empty(self) -> None:
+        """Delete everything but the record of migrations."""
+        self.run("MATCH (n) WHERE NOT n:StoreMigration CALL (n) { DETACH DELETE n } IN TRANSACTIONS OF 5000 ROWS")
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead a child process here."""
+        values = {"NEO4J_USERNAME": self.credentials.username, "NEO4J_DATABASE": self.credentials.database}
+        return {**values, "NEO4J_URI": self.uri, "NEO4J_PASSWORD": self.credentials.password}
+
+
+def _named() -> TestServer | str:
+    uri = os.environ.get("NEO4J_URI")
+    if not uri:
+        return "NEO4J_URI is not set"
+    server = TestServer(uri, read_credentials(), f"the server that NEO4J_URI names ({uri})")
+    foreign = server.run("MATCH (n) WHERE NOT n:StoreMigration RETURN count(n)")[0][0]
+    marked = server.run("MATCH (m:StoreMigration {version: -1}) RETURN count(m)")[0][0]
+    if foreign and not marked:
+        raise StoreError(f"the database at {uri} holds data, and tests empty it: set NEO4J_URI to a server whose database is empty")
+    server.run("MERGE (m:StoreMigration {version: -1}) SET m.name = 'used by tests: emptied at any time'")
+    return server
+
+
+def _container() -> TestServer | str:
+    try:
+        import docker
+        from testcontainers.community.neo4j import Neo4jContainer
+    except ImportError:
+        return "testcontainers is not installed"
+    try:
+        docker.from_env(timeout=5).ping()
+    except docker.errors.DockerException:
+        return "Docker does not answer"
+    password = secrets.token_hex(16)
+    container = Neo4jContainer(IMAGE, password=password, username="neo4j")
+    container.with_env("NEO4J_server_memory_heap_max__size", "512m").with_env("NEO4J_db_memory_transaction_max", TRANSACTION_MEMORY)
+    container.start()
+    atexit.register(container.stop)
+    return TestServer(container.get_connection_url(), Credentials("neo4j", password, "neo4j"), f"a container ({IMAGE})")
+
+
+def _process() -> TestServer | str:
+    home = Path(tempfile.mkdtemp(prefix="tracestore-neo4j-"))
+    local = LocalServer(home, VERSION, tied=True)
+    try:
+        running = local.start(sizes=Sizes("512m", "128m", {"db.memory.transaction.max": TRANSACTION_MEMORY}))
+    except TracestoreError as error:
+        shutil.rmtree(home, ignore_errors=True)
+        return f"a local process: {error}"
+
+    def end() -> None:
+        local.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+    atexit.register(end)
+    password = running.password_file.read_text(encoding="utf-8").strip()
+    return TestServer(running.uri, Credentials("neo4j", password, "neo4j"), f"a local process (Neo4j {running.version})", local)
+
+
+RUNGS: tuple[Callable[[], TestServer | str], ...] = (_named, _container, _process)
+
+
+@cache
+def climb() -> TestServer | str:
+    """Give the server of this run, or what was tried."""
+    tried = []
+    for rung in RUNGS:
+        found = rung()
+        if isinstance(found, TestServer):
+            with make_driver(found.uri, found.credentials) as driver:
+                server_version(driver, found.credentials.database)  # refuses look-alikes
+            return found
+        tried.append(found)
+    return "no Neo4j: " + "; ".join(tried)
+
+
+def shared_server() -> TestServer:
+    """Give the server of this run; skip the test when there is none, or fail it where one is required."""
+    found = climb()
+    if isinstance(found, TestServer):
+        return found
+    if "neo4j" in os.environ.get("TRACESTORE_REQUIRE", "").split(","):
+        pytest.fail(found)
+    pytest.skip(found)
+
+
+def report() -> str | None:
+    """Say on which rung the run stood, once some test has asked."""
+    if climb.cache_info().currsize == 0:
+        return None
+    found = climb()
+    return f"Neo4j tests ran on {found.rung}" if isinstance(found, TestServer) else f"Neo4j tests did not run: {found}"

@@ -1,0 +1,49 @@
+"""The headline answer, from a synthetic trace."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.synthetic import make_trace
+from tracestore.cli._answers import print_why, ranked, why_json
+from tracestore.model import Output
+
+
+@pytest.fixture
+def output() -> Output:
+    return make_trace(3, text="The capital of France is", n_outputs=1).outputs[0]
+
+
+def printed(output: Output, capsys: pytest.CaptureFixture[str], **changes: object) -> str:
+    print_why(output.trace, [Output(output.trace, {**output.row, **changes})], k=2, by="direct")
+    return capsys.readouterr().out
+
+
+def test_too_little_kept_is_said_instead_of_guessed(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(output, capsys, attention_kept=0.012)
+    assert "not enough kept: the stored edges hold 1.2% of the attention mass" in text
+
+
+def test_enough_kept_is_stated(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    text = printed(output, capsys, attention_kept=0.58)
+    assert "kept: 58% of the attention-edge mass" in text
+    assert "not enough" not in text
+
+
+def test_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    evil = make_trace(4, text="The \x1b[31mred\x07 capital of", n_outputs=1).outputs[0]
+    text = printed(evil, capsys)
+    assert "\x1b[31m" not in text
+    assert "\x07" not in text
+
+
+def test_sinks_come_last_whatever_their_size() -> None:
+    rows = [{"pos": 0, "sink": True, "score": 9.0}, {"pos": 1, "sink": False, "score": -1.0}, {"pos": 2, "sink": False, "score": 0.5}]
+    assert [row["pos"] for row in ranked(rows, "score")] == [1, 2, 0]
+
+
+def test_k_limits_the_drivers_and_none_gives_all(output: Output) -> None:
+    few = why_json(output.trace, [output], k=2, by="direct")["outputs"][0]
+    full = why_json(output.trace, [output], k=None, by="direct")["outputs"][0]
+    assert full["drivers"][:2] == few["drivers"]
+    assert sum(d["score"] for d in full["drivers"]) + full["bias"] == pytest.approx(full["explained"], abs=1e-5)

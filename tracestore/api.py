@@ -1,0 +1,270 @@
+"""The Python interface: load a model, trace, keep, load into a graph, ask.
+
+Importing this needs neither torch, pyarrow nor an engine: each is imported by the function that uses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Any, Final, Self
+
+from tracestore.errors import BadInputError
+from tracestore.model import Gauge, GenerationOptions, Item, Method, PruningOptions, Targets, Trace, TraceOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tracestore.archive import Archive
+    from tracestore.extract.items import ItemFailure, ItemFormat
+    from tracestore.extract.loading import Dtype, LoadedModel
+    from tracestore.extract.validate import ValidationReport
+    from tracestore.ingest import IngestSummary, TraceSummary
+    from tracestore.load import LoadPlan, LoadSummary
+    from tracestore.store.base import CheckReport, LoadLevel, LoadReport, Progress, Result, Store, StoreStatus
+
+DEMO_MODEL: Final = "demo"
+"""The name under which `load_model` gives the small packaged model."""
+
+_GENERATION: Final = GenerationOptions()
+_PRUNING: Final = PruningOptions()
+
+
+def load_model(model: str | Path, *, device: str = "cpu", dtype: Dtype = "float32") -> LoadedModel:
+    """Load a causal language model from a folder or a hub id; `demo` is the packaged SmolLM2-135M.
+
+    Raises BadInputError, UnsupportedModelError and ResourceError; whether its decomposition closes is checked on first use.
+    """
+    _need_extract()
+    if model == DEMO_MODEL:
+        from tracestore.ingest.demo import load_demo_model
+
+        return load_demo_model(device=device, dtype=dtype)
+    from tracestore.extract.loading import load_model as load
+
+    return load(model, device=device, dtype=dtype)
+
+
+def trace(
+    model: LoadedModel,
+    item: str | Item,
+    *,
+    targets: Targets | None = None,
+    target_token: str | int | None = None,
+    foil: str | int | None = None,
+    gauge: Gauge | None = None,
+    max_new_tokens: int = _GENERATION.max_new_tokens,
+    temperature: float = _GENERATION.temperature,
+    top_p: float = _GENERATION.top_p,
+    seed: int = _GENERATION.seed,
+    method: Method = "frozen",
+    keep: float = _PRUNING.keep,
+    max_edges: int = _PRUNING.max_edges,
+) -> Trace:
+    """Trace a prompt or an item in memory: which earlier tokens drove the predictions at `targets`.
+
+    `targets`: `last` (the prediction after the final position), `generated`, `all`, `span:KIND` or positions; `foil`: a token, or
+    `runner-up`. Raises ItemError, ModelOutputError, UnsupportedModelError, ResourceError.
+    """
+    from tracestore.extract.trace import trace as run
+
+    generation = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
+    pruning = PruningOptions(keep=keep, max_edges=max_edges)
+    return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning))
+
+
+def validate(model: LoadedModel | str | Path, *, device: str = "cpu", dtype: Dtype = "float32") -> ValidationReport:
+    """Check the identities of the decomposition on a model. Raises UnsupportedModelError with the reason when it is refused."""
+    from tracestore.extract.validate import validate as run
+
+    return run(load_model(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model)
+
+
+def open_archive(path: str | Path, *, create: bool = False) -> Archive:
+    """Open the archive in a folder; with `create` it is made. Raises BadInputError when there is none, ArchiveError when it is unusable."""
+    from tracestore.archive import Archive
+
+    if not create and not (Path(path).expanduser() / "packages").is_dir():
+        raise BadInputError(f"there is no archive at {path}: check the path, or trace into it first")
+    return Archive(path, create=create)
+
+
+def read_items(
+    source: str | Path | IO[bytes], *, format: ItemFormat | None = None, text_key: bytes | None = None
+) -> Iterator[Item | ItemFailure]:
+    """Read items from .jsonl, .txt, .parquet, `-` or a stream; what is no item comes as an ItemFailure with its line number."""
+    _need_extract()
+    from tracestore.extract.items import read_items as read
+
+    return read(source, format=format, text_key=text_key)
+
+
+def trace_to_archive(
+    items: Iterable[Item | ItemFailure], model: LoadedModel, archive: Archive, options: TraceOptions | None = None, **more: Any
+) -> TraceSummary:
+    """Trace what the archive does not hold yet; see `tracestore.ingest.trace_to_archive` for `more` (progress, errors_path, ...)."""
+    from tracestore.ingest import trace_to_archive as run
+
+    return run(items, model, archive, options, **more)
+
+
+def ingest_items(
+    items: Iterable[Item | ItemFailure],
+    model: LoadedModel,
+    archive: Archive,
+    store: GraphStore,
+    options: TraceOptions | None = None,
+    **more: Any,
+) -> IngestSummary:
+    """Trace into the archive and load into the store at the same time; see `tracestore.ingest.ingest_items` for `more`."""
+    from tracestore.ingest import ingest_items as run
+
+    return run(items, model, archive, store.engine, options, **more)
+
+
+def open_store(url: str | Path, *, read_only: bool = False, create: bool | None = None) -> GraphStore:
+    """Open the graph store at a path or URL; unless `read_only` it is made when there is none.
+
+    Raises StoreError and its kinds: unavailable, locked by another process, or written by another version.
+    """
+    from tracestore.store import open_engine
+
+    return GraphStore(open_engine(str(url), read_only=read_only, create=not read_only if create is None else create))
+
+
+def rebuild_store(
+    archive: Archive,
+    url: str | Path,
+    *,
+    level: LoadLevel | None = None,
+    progress: Progress | None = None,
+    on_plan: Callable[[LoadPlan], None] | None = None,
+) -> LoadSummary:
+    """Make the store anew from the archive; it takes the old one's place when it is complete. Deleted bytes are gone then."""
+    from tracestore.load import rebuild_store as run
+
+    return run(archive, str(url), level=level, progress=progress, on_plan=on_plan)
+
+
+class GraphStore:
+    """A graph store, open: load archives into it and ask it. A context manager."""
+
+    def __init__(self, engine: Store) -> None:
+        self.engine = engine
+
+    def __repr__(self) -> str:
+        return f"GraphStore({self.url!r})"
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return self.engine.url
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close it and give its lock back."""
+        self.engine.close()
+
+    # --- filling ------------------------------------------------------------------------------------------------------------------------
+
+    def load(
+        self,
+        archive: Archive,
+        *,
+        level: LoadLevel | None = None,
+        progress: Progress | None = None,
+        on_plan: Callable[[LoadPlan], None] | None = None,
+    ) -> LoadSummary:
+        """Load what the archive holds and the store does not; `level` None takes mechanism up to 1 000 outputs, else summary.
+
+        `progress` is told the edges just stored, `on_plan` what will be done. Raises PartialSuccessError when a package is damaged.
+        """
+        from tracestore.load import load_archive
+
+        return load_archive(archive, self.engine, level=level, progress=progress, on_plan=on_plan)
+
+    def attach(self, archive: Archive, output_id: str) -> LoadReport:
+        """Add the mechanism level of one output from the archive."""
+        from tracestore.load import attach_output
+
+        return attach_output(archive, self.engine, output_id)
+
+    def delete(self, trace_ids: Sequence[str]) -> int:
+        """Delete traces; the next `load` does not bring them back. Give how many were there."""
+        return self.engine.evict(trace_ids)
+
+    def migrate(self) -> Sequence[str]:
+        """Apply the schema migrations that are missing; give their names."""
+        return self.engine.migrate()
+
+    # --- asking -------------------------------------------------------------------------------------------------------------------------
+
+    def query(self, name: str, /, **params: Any) -> pa.Table:
+        """Run a named query of the catalogue: `store.query("drivers", output_id=..., k=8)`. Raises QueryError."""
+        return self.run_named(name, params).table
+
+    def cypher(self, statement: str, /, **params: Any) -> pa.Table:
+        """Run one read-only Cypher statement, 10 000 rows at most. Raises QueryError when it would write."""
+        return self.run_cypher(statement, params).table
+
+    def run_named(self, name: str, params: Mapping[str, object], *, max_rows: int | None = None, timeout_s: float | None = None) -> Result:
+        """Run a named query; the result says whether `max_rows` cut it off."""
+        from tracestore.query.run import DEFAULT_TIMEOUT_S, run_named
+        from tracestore.store.base import Limits
+
+        if max_rows is None and timeout_s is None:
+            return run_named(self.engine, name, params)
+        seconds = DEFAULT_TIMEOUT_S if timeout_s is None else timeout_s
+        return run_named(self.engine, name, params, limits=Limits(timeout_s=seconds, max_rows=max_rows))
+
+    def run_cypher(
+        self, statement: str, params: Mapping[str, object], *, max_rows: int | None = None, timeout_s: float | None = None
+    ) -> Result:
+        """Run one read-only statement; the result says whether `max_rows` (default 10 000) cut it off."""
+        from tracestore.query import run_cypher
+        from tracestore.store.base import Limits
+
+        bounds: dict[str, Any] = {name: value for name, value in (("max_rows", max_rows), ("timeout_s", timeout_s)) if value is not None}
+        return run_cypher(self.engine, statement, params, limits=Limits(**bounds))
+
+    def read_trace(self, output_id: str) -> Trace:
+        """Read an output back as a trace that holds it alone. Raises BadInputError when no complete trace has it."""
+        tables = self.engine.read_output(output_id)
+        return Trace(tables["Trace"]["trace_id"][0].as_py(), dict(tables))
+
+    def status(self) -> StoreStatus:
+        """Count nodes by label, edges by type, traces by status."""
+        return self.engine.status()
+
+    def check(self) -> CheckReport:
+        """Look for what must not be: broken identities, orphans, missing rows."""
+        return self.engine.check()
+
+
+def _need_extract() -> None:
+    """Raise BadInputError with the command to run where torch is not installed."""
+    from importlib.util import find_spec
+
+    missing = [name for name in ("torch", "transformers") if find_spec(name) is None]
+    if missing:
+        raise BadInputError(f"tracing needs {' and '.join(missing)}: run `pip install 'tracestore[extract]'`")
+
+
+__all__: Final = (
+    "DEMO_MODEL",
+    "GraphStore",
+    "ingest_items",
+    "load_model",
+    "open_store",
+    "read_items",
+    "rebuild_store",
+    "trace",
+    "trace_to_archive",
+    "validate",
+)

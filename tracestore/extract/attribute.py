@@ -1,0 +1,314 @@
+"""The entry of the engine: `Attributor(model).run(input_ids)` once per prompt, `.attribute(target)` once per explained output.
+
+1. First use of a model: take it apart (`layout`), prove its norms (`norms`), find how it makes logits (`logits`), then `admit` it: the
+   frozen forward pass must reproduce its logits, may not see the future, and every identity must hold on a short random prompt.
+2. `run`: one frozen forward pass. 3. `attribute`: one backward pass, checked and pruned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
+from tracestore.extract import frozen
+from tracestore.extract.attention import AttentionState, ValueRecordedError
+from tracestore.extract.attribution import Bools, OutputAttribution, TargetSpec
+from tracestore.extract.capture import Capture, hidden_argument
+from tracestore.extract.freeze import HALF
+from tracestore.extract.freeze import frozen as frozen_model
+from tracestore.extract.layout import ModelLayout, find_layouts
+from tracestore.extract.logits import LogitReader, logit_reader
+from tracestore.extract.norms import FrozenNorm, looks_like_norm, recognise
+from tracestore.extract.prune import prune
+from tracestore.model import Gauge, PruningOptions
+
+CLOSURE_TOLERANCE = 1e-4
+"""Largest relative error in float32, for closure and for every node."""
+
+
+class Attributor:
+    """A causal language model prepared for attribution.
+
+    Raises UnsupportedModelError, naming the reason, when the model cannot be decomposed exactly.
+    """
+
+    def __init__(self, model: Any, *, admit: bool = True) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.replay_gap = 0.0
+        """Largest |logit - the model's own logit| seen so far, logits."""
+        layouts = find_layouts(model)
+        with _evaluating(model):
+            self.reader: LogitReader = logit_reader(model, layouts[0].head, self._short_prompt())
+        for number, layout in enumerate(layouts):
+            try:
+                self._take(layout, admit=admit)
+                return
+            except UnsupportedModelError:
+                if number == len(layouts) - 1:
+                    raise
+
+    def _take(self, layout: ModelLayout, *, admit: bool) -> None:
+        self.layout = layout
+        self.norms = _recognise_norms(layout)
+        self._value_bias: dict[int, Tensor] | None = None
+        if admit:
+            from tracestore.extract.admission import admit_model
+
+            admit_model(self)
+
+    @property
+    def family(self) -> str:
+        """Name of the family table that was used, or `generic`."""
+        return self.layout.family
+
+    @property
+    def half(self) -> bool:
+        """Are the weights bfloat16 or float16? (The decomposition is float32 all the same.)"""
+        return next(self.model.parameters()).dtype in HALF
+
+    def _short_prompt(self, length: int = 7) -> Tensor:
+        generator = torch.Generator().manual_seed(1)
+        config = self.model.config.get_text_config()
+        ids = torch.randint(0, int(config.vocab_size), (1, length), generator=generator)
+        special = getattr(config, "pad_token_id", None)
+        ids[ids == (-1 if special is None else special)] = min(5, int(config.vocab_size) - 1)
+        return ids.to(self.device)
+
+    def run(
+        self,
+        input_ids: Tensor,
+        *,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        sink_positions: Iterable[int] = (0,),
+        keep: bool = False,
+    ) -> ForwardPass:
+        """Run one frozen forward pass over `input_ids` [T] (or [B, T] with `attention_mask`). `keep` is for the identities."""
+        ids = (input_ids if input_ids.dim() == 2 else input_ids[None]).to(self.device)
+        if ids.shape[1] == 0:
+            raise BadInputError("the prompt has no tokens: give at least one")
+        capture = self._forward(ids, attention_mask, position_ids, keep=keep)
+        run = ForwardPass(self, ids, capture, frozenset(sink_positions))
+        if self.half:
+            self.replay_gap = max(self.replay_gap, run.measure_replay_gap(attention_mask, position_ids))
+        return run
+
+    def _forward(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, *, keep: bool) -> Capture:
+        layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
+        state = AttentionState(layer_of=layer_of, keep=keep)
+        given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
+        capture = Capture(self.layout, self.norms, state)
+        with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
+            if self._value_bias is None:
+                self._value_bias = self._find_value_bias(ids, given, state)
+            state.value_bias = self._value_bias
+            with capture.watching():
+                self.model.base_model(input_ids=ids, use_cache=False, **given)
+        missing = [i for i in range(len(self.layout.blocks)) if state.called.get(i, 0) != 1]
+        if missing:
+            raise UnsupportedModelError(
+                f"layer {missing[0]} of {type(self.model).__name__} does not attend through transformers' attention interface exactly "
+                "once (recurrent, linear or privately written attention): it cannot be traced"
+            )
+        if capture.final is None or len(capture.pre) != len(self.layout.blocks) + 1:
+            raise UnsupportedModelError(f"{type(self.model).__name__} does not end in its final norm: it cannot be traced")
+        return capture
+
+    def _find_value_bias(self, ids: Tensor, given: dict[str, Tensor], state: AttentionState) -> dict[int, Tensor]:
+        """Find the part of every layer's values that biases make: run its attention on the bias of its input norm alone."""
+        found: dict[int, Tensor] = {}
+        handles = []
+        for layer, block in enumerate(self.layout.blocks):
+            form = self.norms.get(block.attention_norm) if block.attention_norm is not None else None
+            shift = None if form is None else form.bias
+            inside = [m for m in block.attention.modules() if getattr(m, "bias", None) is not None]
+            if shift is None and not inside:
+                continue
+            handles.append(block.attention.register_forward_pre_hook(_probe(layer, block.attention, shift, state, found), with_kwargs=True))
+        if handles:
+            try:
+                with torch.no_grad():
+                    self.model.base_model(input_ids=ids, use_cache=False, **given)
+            finally:
+                for handle in handles:
+                    handle.remove()
+                state.called.clear()
+        return found
+
+
+class ForwardPass:
+    """One frozen forward pass; each `attribute` costs one backward pass through it."""
+
+    def __init__(self, attributor: Attributor, ids: Tensor, capture: Capture, sinks: frozenset[int]) -> None:
+        self.attributor, self.ids, self.capture, self.sinks = attributor, ids, capture, sinks
+
+    @property
+    def length(self) -> int:
+        """Number of positions T."""
+        return int(self.ids.shape[1])
+
+    def final_state(self, pos: int, batch: int = 0) -> Tensor:
+        """Give the final normed state [d] at `pos`."""
+        assert self.capture.final is not None
+        return self.capture.final[batch, pos].detach()
+
+    def logits_row(self, pos: int, *, batch: int = 0, capped: bool = True) -> Tensor:
+        """Give the logits [V] at `pos`; raises ModelOutputError when they are NaN or infinite."""
+        reader = self.attributor.reader
+        row = reader.row(self.final_state(pos, batch))
+        if not bool(torch.isfinite(row).all()):
+            raise ModelOutputError(f"the model's logits at position {pos} are NaN or infinite: its weights are broken or overflow")
+        return reader.capped(row) if capped else row
+
+    def measure_replay_gap(self, attention_mask: Tensor | None = None, position_ids: Tensor | None = None) -> float:
+        """Compare the logits at the last position with the model's own, in its own number format: largest difference, logits."""
+        given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
+        with _evaluating(self.attributor.model), torch.no_grad():
+            own = self.attributor.model(input_ids=self.ids, use_cache=False, **given).logits[:, -1]
+        ours = torch.stack([self.logits_row(self.length - 1, batch=b) for b in range(self.ids.shape[0])])
+        return float((ours - own.to(ours.dtype)).abs().max())
+
+    def attribute(
+        self, target: TargetSpec, pruning: PruningOptions | None = None, *, batch: int = 0, last: bool = False
+    ) -> OutputAttribution:
+        """Explain one target. `last` frees the graph: no further target can follow.
+
+        Raises ConservationError when the numbers do not add up, ModelOutputError on NaN or infinite logits.
+        """
+        pruning = pruning or PruningOptions()
+        pos = self._position(target.pos)
+        raw = self.logits_row(pos, batch=batch, capped=False)
+        shown = self.attributor.reader.capped(raw)
+        token, foil, gauge = choose_tokens(target, raw)
+        final = self.final_state(pos, batch)
+        vector, bias = self.attributor.reader.direction(gauge, token, foil, final)
+        found = frozen.explain(self.capture, pos, vector, bias, pruning.max_edges, batch=batch, retain=not last)
+        std = float(raw.std(correction=0))
+        scale = max(abs(found.explained), std)
+        closure = found.closure_error / scale
+        node_error = max(found.node_errors.values()) / scale
+        _check(closure, found.node_errors, scale)
+        sinks: Bools = np.isin(np.arange(self.length), list(self.sinks))
+        heads, mlps = np.abs(found.flows.head_relevance).sum(), np.abs(found.flows.mlp_relevance).sum()
+        direct_sum = found.direct.sum()
+        return OutputAttribution(
+            pos=pos,
+            token_id=token,
+            foil_token_id=foil,
+            gauge=gauge,
+            logit=float(shown[token]),
+            explained=found.explained,
+            logit_std=std,
+            prob=float(torch.softmax(shown.float(), -1)[token]),
+            vocab_rank=int((shown > shown[token]).sum()) + 1,
+            closure=closure,
+            node_error=node_error,
+            bias=found.bias,
+            scores=found.scores,
+            direct_value=found.direct,
+            total_value=found.total,
+            sinks=sinks,
+            sink_mass=float(found.direct[sinks].sum() / direct_sum) if direct_sum > 0 else 0.0,
+            mlp_share=float(mlps / (heads + mlps)) if heads + mlps > 0 else 0.0,
+            head_vector=found.flows.head_relevance.sum(2).reshape(-1),
+            flows=found.flows,
+            tops=found.tops,
+            graph=prune(found.flows, found.edges, pos, pruning),
+        )
+
+    def _position(self, pos: int) -> int:
+        if not -self.length <= pos < self.length:
+            raise BadInputError(f"target position {pos} is outside the {self.length} tokens of this trace")
+        return pos % self.length
+
+
+def choose_tokens(target: TargetSpec, row: Tensor) -> tuple[int, int | None, Gauge]:
+    """Settle token, foil and gauge of a target on its logits [V]."""
+    vocabulary = row.shape[0]
+    for given in (target.token_id, target.foil_token_id):
+        if given is not None and not 0 <= given < vocabulary:
+            raise BadInputError(f"token id {given} is outside the vocabulary of {vocabulary}")
+    token = int(row.argmax()) if target.token_id is None else target.token_id
+    foil = target.foil_token_id
+    if target.runner_up:
+        others = row.clone()
+        others[token] = -torch.inf
+        foil = int(others.argmax())
+    if foil == token:
+        raise BadInputError(f"the foil is the explained token itself (id {token}): choose another foil")
+    gauge: Gauge = target.gauge or ("centred" if foil is None else "foil")
+    if gauge == "foil" and foil is None:
+        raise BadInputError("gauge 'foil' needs a foil token")
+    return token, foil, gauge
+
+
+def _check(closure: float, node_errors: dict[str, float], scale: float) -> None:
+    name, worst = max(node_errors.items(), key=lambda item: item[1])
+    if not closure <= CLOSURE_TOLERANCE:
+        raise ConservationError(
+            f"token scores and biases miss the explained logit by {closure:.1e} of it (identity I8, allowed {CLOSURE_TOLERANCE:.0e}); "
+            f"worst node kind: {name!r} ({worst / scale:.1e})"
+        )
+    if not worst / scale <= CLOSURE_TOLERANCE * 10:
+        raise ConservationError(f"conservation at {name!r} nodes is off by {worst / scale:.1e} of the explained logit (identity I9)")
+
+
+def _recognise_norms(layout: ModelLayout) -> dict[Any, FrozenNorm]:
+    """Prove every norm of the decoder layers and the final one. Those inside attention may be left as they are (queries and keys)."""
+    forms: dict[Any, FrozenNorm] = {}
+    inside = {m for block in layout.blocks for m in block.attention.modules()}
+    modules = [m for block in layout.blocks for m in block.layer.modules()] + [layout.final_norm]
+    for module in modules:
+        if module is not layout.final_norm and not (looks_like_norm(module) and not any(module.children())):
+            continue
+        form = recognise(module, layout.width)
+        if form is not None:
+            forms[module] = form
+        elif module not in inside:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} is neither an RMSNorm nor a LayerNorm in any known form, so it cannot be held fixed exactly"
+            )
+    return forms
+
+
+def _probe(layer: int, attention: Any, shift: Tensor | None, state: AttentionState, found: dict[int, Tensor]) -> Any:
+    """Make a hook that runs `attention` on the norm's bias alone and notes the values it makes, [Hkv, D]."""
+
+    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if state.record_value is not None:
+            return
+        x, put = hidden_argument(attention, args, kwargs)
+        alone = torch.zeros_like(x) if shift is None else shift.to(x.dtype).expand_as(x).contiguous()
+        changed_args, changed_kwargs = put(alone)
+        state.record_value = []
+        try:
+            attention(*changed_args, **changed_kwargs)
+        except ValueRecordedError:
+            value = state.record_value[0][0, :, 0].detach().clone()
+            if bool(value.any()):
+                found[layer] = value
+        finally:
+            state.record_value = None
+
+    return hook
+
+
+class _evaluating:  # noqa: N801 (reads as a word: `with _evaluating(model)`)
+    """Put a model in evaluation mode for a while."""
+
+    def __init__(self, model: Any) -> None:
+        self._training = [m for m in model.modules() if m.training]
+
+    def __enter__(self) -> None:
+        for module in self._training:
+            module.training = False
+
+    def __exit__(self, *_: object) -> None:
+        for module in self._training:
+            module.training = True

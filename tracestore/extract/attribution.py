@@ -1,0 +1,134 @@
+"""What an attribution is asked for (`TargetSpec`) and what it gives (`OutputAttribution`).
+
+Letters in shapes: L layers, H query heads, T positions, K kept attention edges. Every weight is in logits, numpy float64.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from tracestore.model import Gauge
+
+Floats: TypeAlias = npt.NDArray[np.float64]
+Ints: TypeAlias = npt.NDArray[np.int64]
+Bools: TypeAlias = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSpec:
+    """One prediction to explain.
+
+    `pos`: position whose logits are read. `token_id` None: the model's own most probable token. With `runner_up` the foil is the most
+    probable other token. `gauge` None: `foil` when there is a foil, else `centred`.
+    """
+
+    pos: int
+    token_id: int | None = None
+    foil_token_id: int | None = None
+    runner_up: bool = False
+    gauge: Gauge | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Flows:
+    """Relevance of every node and weight of every edge that is not an attention edge.
+
+    `parallel` blocks have no mid State: `mid_*` are zero, `residual_in` is zero and `residual_out` goes from pre(l) to pre(l+1).
+    """
+
+    parallel: bool
+    pre_relevance: Floats  # [L+1, T]; the last is the final State (explained, at the target position)
+    pre_bias: Floats  # [L+1, T] biases added between the last node and this State
+    mid_relevance: Floats  # [L, T]
+    mid_bias: Floats  # [L, T]
+    residual_in: Floats  # [L, T] RESIDUAL pre(l) -> mid(l)
+    residual_out: Floats  # [L, T] RESIDUAL mid(l) (pre(l) when parallel) -> pre(l+1)
+    head_relevance: Floats  # [L, H, T] = weight of WRITES
+    head_bias: Floats  # [L, H, T]
+    value_in: Floats  # [L, H, T] signed sum of VALUE edges into a head at a query position
+    value_in_abs: Floats  # [L, H, T]
+    value_out: Floats  # [L, T] signed sum of VALUE edges out of a State
+    value_out_abs: Floats  # [L, T]
+    mlp_relevance: Floats  # [L, T] = weight of WRITES
+    mlp_bias: Floats  # [L, T]
+    reads: Floats  # [L, T] READS
+
+
+@dataclass(frozen=True, slots=True)
+class AttentionEdges:
+    """Attention edges, largest |weight| first: layer, head, query, key, signed weight, attention probability, each [K]."""
+
+    layer: Ints
+    head: Ints
+    query: Ints
+    key: Ints
+    weight: Floats
+    attention: Floats
+
+    def __len__(self) -> int:
+        return len(self.weight)
+
+    def take(self, chosen: Bools | Ints) -> AttentionEdges:
+        """Select edges by a mask or by indices."""
+        layer, head, query, key = self.layer[chosen], self.head[chosen], self.query[chosen], self.key[chosen]
+        return AttentionEdges(layer, head, query, key, self.weight[chosen], self.attention[chosen])
+
+
+@dataclass(frozen=True, slots=True)
+class HeadTops:
+    """The largest |VALUE| edge of every head: weight, query and key position, each [L, H]."""
+
+    weight: Floats
+    query: Ints
+    key: Ints
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedGraph:
+    """What is stored: the kept edges, which nodes live, and what was dropped at each."""
+
+    edges: AttentionEdges
+    pre_live: Bools  # [L+1, T]
+    mid_live: Bools  # [L, T] mid States (and, in every block form, the Mlp)
+    head_live: Bools  # [L, H, T]
+    pre_dropped_in: Floats  # [L+1, T]
+    pre_dropped_in_abs: Floats
+    pre_dropped_out: Floats
+    pre_dropped_out_abs: Floats
+    mid_dropped_in: Floats  # [L, T]
+    mid_dropped_in_abs: Floats
+    head_dropped_in: Floats  # [L, H, T]
+    head_dropped_in_abs: Floats
+    attention_kept: float  # |VALUE| of `edges` over |VALUE| of all
+
+
+@dataclass(frozen=True, slots=True)
+class OutputAttribution:
+    """One explained prediction. `sum(scores) + bias = explained` up to `closure`."""
+
+    pos: int
+    token_id: int
+    foil_token_id: int | None
+    gauge: Gauge
+    logit: float  # the model's logit (after a final softcap)
+    explained: float
+    logit_std: float
+    prob: float
+    vocab_rank: int
+    closure: float
+    node_error: float  # worst conservation error of a node, relative like `closure`
+    bias: float
+    scores: Floats  # [T]
+    direct_value: Floats  # [T]
+    total_value: Floats  # [T]
+    sinks: Bools  # [T]
+    sink_mass: float
+    mlp_share: float
+    head_vector: Floats  # [L * H]
+    flows: Flows
+    tops: HeadTops
+    graph: PrunedGraph

@@ -1,0 +1,127 @@
+"""The method `frozen`: one frozen forward pass per prompt, one backward pass per explained output.
+
+1. `ForwardPass`: run the patched model without its output head; keep the graph.
+2. `explain`: seed the gradient at the final normed state with (W_token - mean W), (W_token - W_foil) or W_token; run it back to the
+   embeddings. On its way the hooks of `capture` and the attention function reduce it to the relevance of every node and the weight of
+   every edge.
+3. Check: scores + biases = explained, and the same at every node.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tracestore.extract.attribution import AttentionEdges, Floats, Flows, HeadTops
+from tracestore.extract.capture import Capture, NodeSums
+from tracestore.extract.edges import EdgeCollector
+
+METHOD_VERSION = 1
+"""Part of every trace_id: raised whenever the numbers of `frozen` change."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """The raw result of one backward pass. Errors are absolute, in logits."""
+
+    explained: float
+    scores: Floats  # [T]
+    bias: float
+    flows: Flows
+    edges: AttentionEdges
+    tops: HeadTops
+    direct: Floats  # [T]
+    total: Floats  # [T]
+    closure_error: float
+    node_errors: dict[str, float]
+
+
+def explain(capture: Capture, pos: int, vector: Tensor, bias: float, max_edges: int, *, batch: int = 0, retain: bool = True) -> Explained:
+    """Decompose < `vector`, final state at `pos` > + `bias` (vector [d]) over tokens, nodes and attention edges."""
+    x0, final = capture.x0, capture.final
+    if x0 is None or final is None:
+        raise RuntimeError("the forward pass has not run")
+    layers, length = len(capture.layout.blocks), x0.shape[1]
+    collector = EdgeCollector((layers, capture.state.heads, length), pos, max_edges, x0.detach(), batch)
+    capture.sums, capture.batch = NodeSums.zeros(layers, length, x0.detach()), batch
+    capture.state.sink = collector
+    try:
+        row = final[batch, pos]
+        (gradient,) = torch.autograd.grad(row, x0, grad_outputs=vector, retain_graph=retain)
+        explained = float(torch.dot(row.detach().double(), vector.double())) + bias
+        sums = capture.sums
+        scores = (gradient[batch] * x0.detach()[batch]).sum(-1)
+        sums.pre[0] = scores
+    finally:
+        capture.state.sink, capture.sums = None, None
+    form = capture.norms[capture.layout.final_norm]
+    final_bias = bias + (0.0 if form.bias is None else float(torch.dot(form.bias.double(), vector.double())))
+    return _result(capture, collector, sums, pos, explained, final_bias)
+
+
+def _result(capture: Capture, collector: EdgeCollector, sums: NodeSums, pos: int, explained: float, final_bias: float) -> Explained:
+    layers = len(capture.layout.blocks)
+    pre, pre_bias = _numpy(sums.pre), _numpy(sums.pre_bias)
+    through = float(pre[layers, pos])
+    pre_bias[layers, pos] += final_bias
+    pre[layers] = 0.0
+    pre[layers, pos] = explained
+    flows = Flows(
+        parallel=capture.layout.parallel,
+        pre_relevance=pre,
+        pre_bias=pre_bias,
+        mid_relevance=_numpy(sums.mid),
+        mid_bias=_numpy(sums.mid_bias),
+        residual_in=_numpy(sums.residual_in),
+        residual_out=_numpy(sums.residual_out),
+        head_relevance=_numpy(collector.relevance),
+        head_bias=_numpy(collector.bias),
+        value_in=_numpy(collector.row),
+        value_in_abs=_numpy(collector.row_abs),
+        value_out=_numpy(collector.column),
+        value_out_abs=_numpy(collector.column_abs),
+        mlp_relevance=_numpy(sums.mlp),
+        mlp_bias=_numpy(sums.mlp_bias),
+        reads=_numpy(sums.reads),
+    )
+    scores = pre[0]
+    bias = sum(float(part.sum()) for part in (flows.pre_bias, flows.mid_bias, flows.head_bias, flows.mlp_bias))
+    return Explained(
+        explained=explained,
+        scores=scores,
+        bias=bias,
+        flows=flows,
+        edges=collector.edges(),
+        tops=collector.tops(),
+        direct=_numpy(collector.direct).sum(0),
+        total=flows.value_out_abs.sum(0),
+        closure_error=abs(float(scores.sum()) + bias - explained),
+        node_errors={**node_errors(flows), "final": abs(through + final_bias - explained)},
+    )
+
+
+def node_errors(flows: Flows) -> dict[str, float]:
+    """Give the worst |in + bias - relevance| and |relevance - out| of each kind of node, in logits."""
+    heads_in = flows.head_relevance.sum(1)
+    errors = {
+        "head": flows.value_in + flows.head_bias - flows.head_relevance,
+        "mlp": flows.reads + flows.mlp_bias - flows.mlp_relevance,
+    }
+    arrived = flows.residual_out + flows.mlp_relevance + flows.pre_bias[1:]
+    if flows.parallel:
+        errors["pre in"] = arrived + heads_in - flows.pre_relevance[1:]
+        errors["pre out"] = flows.residual_out + flows.value_out + flows.reads - flows.pre_relevance[:-1]
+    else:
+        errors["pre in"] = arrived - flows.pre_relevance[1:]
+        errors["mid in"] = flows.residual_in + heads_in + flows.mid_bias - flows.mid_relevance
+        errors["mid out"] = flows.residual_out + flows.reads - flows.mid_relevance
+        errors["pre out"] = flows.residual_in + flows.value_out - flows.pre_relevance[:-1]
+    return {name: float(np.abs(error).max()) for name, error in errors.items()}
+
+
+def _numpy(tensor: Tensor) -> Floats:
+    out: Floats = tensor.detach().cpu().to(torch.float64).numpy().copy()
+    return out

@@ -1,0 +1,93 @@
+"""Name a trace before it is computed: everything that determines its numbers, resolved, and the `trace_id` over it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from tracestore import ids
+from tracestore.errors import BadInputError, ItemError
+from tracestore.extract import frozen
+from tracestore.extract.generate import check_options
+from tracestore.extract.item_format import parse_item
+from tracestore.extract.items import item_hash
+from tracestore.extract.loading import LoadedModel
+from tracestore.extract.prepare import Prepared, prepare
+from tracestore.extract.targets import TargetPlan, plan_targets
+from tracestore.model import GenerationOptions, Item, Method, PruningOptions, TraceOptions
+
+METHOD_VERSIONS: Final[Mapping[Method, int]] = {"frozen": frozen.METHOD_VERSION}
+"""Part of every trace_id."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedTrace:
+    """A trace that could be computed: its id, and what the computation needs. `item` has an id."""
+
+    trace_id: str
+    item: Item
+    item_id: str
+    prepared: Prepared
+    targets: TargetPlan
+    generation: GenerationOptions
+    pruning: PruningOptions
+    method: Method
+
+
+def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | None = None) -> PlannedTrace:
+    """Resolve an item (or a prompt) without running the model; cheap enough to find out what is traced already.
+
+    Raises ItemError for an item that cannot be traced, BadInputError for options outside their ranges.
+    """
+    options = options or TraceOptions()
+    _check(options)
+    if isinstance(item, str):
+        item = parse_item({"prompt": item})
+    if (item.prompt is None) == (item.messages is None):
+        raise ItemError("an item has exactly one of `prompt` and `messages`")
+    generation = _generation(item, options)
+    n_new = generation.max_new_tokens
+    prepared = prepare(loaded.tokenizer, item, context_length=loaded.context_length, max_new_tokens=n_new)
+    vocabulary = int(loaded.config.vocab_size)
+    targets = plan_targets(loaded.tokenizer, item, options, prepared, n_new=n_new, vocabulary=vocabulary)
+    trace_id = ids.trace_id(
+        model_fingerprint=ids.content_hash([loaded.fingerprint, loaded.dtype]),
+        token_ids=prepared.tokens.token_ids,
+        n_prompt_tokens=prepared.n_prompt,
+        targets=targets.identity(),
+        generation=generation_record(generation),
+        method=options.method,
+        method_version=METHOD_VERSIONS[options.method],
+        pruning={"keep": options.pruning.keep, "max_edges": options.pruning.max_edges},
+    )
+    item_id = item_hash(item)
+    return PlannedTrace(trace_id, item, item_id, prepared, targets, generation, options.pruning, options.method)
+
+
+def _check(options: TraceOptions) -> None:
+    check_options(options.generation)
+    if options.method not in METHOD_VERSIONS:
+        raise BadInputError(f"unknown method {options.method!r}: choose {', '.join(METHOD_VERSIONS)}")
+    if not 0 < options.pruning.keep <= 1:
+        raise BadInputError(f"keep is {options.pruning.keep}: it is a share, above 0 and at most 1")
+    if options.pruning.max_edges < 1:
+        raise BadInputError(f"max_edges is {options.pruning.max_edges}: keep at least one edge")
+
+
+def _generation(item: Item, options: TraceOptions) -> GenerationOptions:
+    """An item's own length comes first; a given answer is continued only if the item itself asks for it."""
+    if item.max_new_tokens is not None:
+        return replace(options.generation, max_new_tokens=item.max_new_tokens)
+    answered = item.completion is not None or (item.messages is not None and item.messages[-1].get("role") == "assistant")
+    return replace(options.generation, max_new_tokens=0) if answered else options.generation
+
+
+def generation_record(options: GenerationOptions) -> dict[str, object]:
+    """Give what determines a continuation, and nothing that does not: greedy has no seed, no continuation no options."""
+    if options.max_new_tokens == 0:
+        return {"max_new_tokens": 0}
+    if options.temperature == 0:
+        return {"max_new_tokens": options.max_new_tokens, "temperature": 0}
+    sampled: dict[str, object] = {"temperature": options.temperature, "top_p": options.top_p, "seed": options.seed}
+    return {"max_new_tokens": options.max_new_tokens, **sampled}

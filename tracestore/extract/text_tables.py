@@ -1,0 +1,138 @@
+"""The tables of a trace that need no attribution: Item, Token, Span; and what follows from token scores: Span INFLUENCES, EMITS.
+
+1. Node numbers: 0 is the Trace; then the Item, the Tokens by position, the Spans, and whatever the outputs need.
+2. A span's influence is the sum over its tokens up to the explained position (their signed scores add up, so do the absolute sums).
+3. An Output emits the token after its position if that is the token it explains.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import pyarrow as pa
+
+from tracestore import schema
+from tracestore.extract.spans import TokenSpan
+from tracestore.extract.tokenise import Tokenised
+from tracestore.model import Item, Origin
+
+ITEM_LOCAL: Final = 1
+FIRST_TOKEN_LOCAL: Final = 2
+_SUMMED: Final = ("score", "direct_value", "direct_address", "total_value", "total_address", "direct", "total", "share")
+
+
+@dataclass(frozen=True, slots=True)
+class TextRecord:
+    """A finished text: tokens, where each came from, the tokens' texts, which are attention sinks, and the spans."""
+
+    tokens: Tokenised
+    texts: tuple[str, ...]
+    origins: tuple[Origin, ...]
+    sinks: tuple[bool, ...]
+    spans: tuple[TokenSpan, ...]
+
+    @property
+    def first_span_local(self) -> int:
+        """Node number of the first Span."""
+        return FIRST_TOKEN_LOCAL + len(self.tokens)
+
+    @property
+    def first_output_local(self) -> int:
+        """Node number from which the outputs' nodes are counted."""
+        return self.first_span_local + len(self.spans)
+
+
+def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Build a table of the schema from rows that name every column."""
+    wanted = schema.arrow_schema(name)
+    return pa.table({field.name: pa.array([row[field.name] for row in rows], type=field.type) for field in wanted}, schema=wanted)
+
+
+def text_tables(record: TextRecord, model_id: str, item: Item, item_id: str, correct: bool | None) -> dict[str, pa.Table]:
+    """Build the Item, Token and Span tables."""
+    tables = {"Item": table("Item", [item_row(item, item_id, correct)]), "Token": table("Token", _token_rows(record, model_id))}
+    if record.spans:
+        tables["Span"] = table("Span", _span_rows(record))
+    return tables
+
+
+def item_row(item: Item, item_id: str, correct: bool | None, *, local: int = ITEM_LOCAL) -> dict[str, Any]:
+    """Give an Item node's properties; also for a further input line that asks for an archived trace (with its own `local`)."""
+    names = ("dataset", "split", "variant", "session_id", "turn", "expected", "otel_trace_id", "otel_span_id")
+    own = {name: getattr(item, name) for name in names}
+    return {"local": local, "item_id": item_id, "tags": list(item.tags), "correct": correct, **own}
+
+
+def _token_rows(record: TextRecord, model_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "local": FIRST_TOKEN_LOCAL + pos,
+            "model_id": model_id,
+            "pos": pos,
+            "token_id": token,
+            "text": record.texts[pos],
+            "char_from": record.tokens.offsets[pos][0],
+            "char_to": record.tokens.offsets[pos][1],
+            "origin": record.origins[pos],
+            "sink": record.sinks[pos],
+        }
+        for pos, token in enumerate(record.tokens.token_ids)
+    ]
+
+
+def _span_rows(record: TextRecord) -> list[dict[str, Any]]:
+    return [
+        {
+            "local": record.first_span_local + index,
+            "kind": span.kind,
+            "ref": span.ref,
+            "ordinal": span.ordinal,
+            "first_pos": span.first_pos,
+            "last_pos": span.last_pos,
+            "text": span.text,
+        }
+        for index, span in enumerate(record.spans)
+    ]
+
+
+def span_influences(record: TextRecord, token_influences: pa.Table, outputs: pa.Table) -> pa.Table:
+    """Sum INFLUENCES of tokens into those of spans, for every Output and every span that begins at or before its position.
+
+    Ranks are among the Output's spans; a span of sinks alone comes last.
+    """
+    name = schema.edge_table("INFLUENCES", "Span", "Output")
+    columns = {key: token_influences[key].to_numpy() for key in ("src", "dst", *_SUMMED)}
+    rows: list[dict[str, Any]] = []
+    sinks = np.asarray(record.sinks, dtype=bool)
+    for output in outputs.select(["local", "pos"]).to_pylist():
+        mine = columns["dst"] == output["local"]
+        positions = columns["src"][mine] - FIRST_TOKEN_LOCAL
+        here: list[dict[str, Any]] = []
+        only_sinks: list[bool] = []
+        for index, span in enumerate(record.spans):
+            inside = (positions >= span.first_pos) & (positions <= span.last_pos)
+            if not inside.any():
+                continue
+            sums = {key: float(columns[key][mine][inside].astype(np.float64).sum()) for key in _SUMMED}
+            here.append({"src": record.first_span_local + index, "dst": output["local"], **sums})
+            only_sinks.append(bool(sinks[positions[inside]].all()))
+        for key in ("direct", "total"):
+            order = sorted(range(len(here)), key=lambda i: (only_sinks[i], -here[i][key], here[i]["src"]))
+            for rank, index in enumerate(order, start=1):
+                here[index][f"rank_{key}"] = rank
+        rows += here
+    return table(name, rows)
+
+
+def emits(record: TextRecord, outputs: pa.Table) -> pa.Table:
+    """Join each Output to the token that follows its position, where it is the token that it explains."""
+    ids = record.tokens.token_ids
+    rows = [
+        {"src": output["local"], "dst": FIRST_TOKEN_LOCAL + output["pos"] + 1}
+        for output in outputs.select(["local", "pos", "token_id"]).to_pylist()
+        if output["pos"] + 1 < len(ids) and ids[output["pos"] + 1] == output["token_id"]
+    ]
+    return table(schema.edge_table("EMITS", "Output", "Token"), rows)

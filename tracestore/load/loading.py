@@ -1,0 +1,166 @@
+"""Load what the archive holds and the store does not.
+
+1. Plan from the manifests (`planning.py`).
+2. For each batch: read its traces, package by package; hand them to the store, which makes all of them visible or none.
+   A damaged package is noted and the rest goes on; a package that was compacted away meanwhile is looked up again.
+3. A trace that was forgotten while it was loaded is deleted again.
+4. Apply the annotations (further input lines, knockouts) to the traces that are there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from tracestore.archive import PackageGoneError
+from tracestore.errors import ArchiveError, PartialSuccessError
+from tracestore.load.planning import Batch, LoadPlan, plan_load
+from tracestore.store.base import LoadLevel, LoadReport, Progress, Store, TraceBundle
+
+if TYPE_CHECKING:
+    from tracestore.archive import Archive, PackageTables
+
+_ROUNDS: Final = 5
+"""How often the archive is looked at again because a compaction moved packages away."""
+
+_ANNOTATION_ROWS: Final = 50_000
+_ALL_ROWS: Final = 1 << 40
+
+
+@dataclass(frozen=True, slots=True)
+class LoadSummary(LoadReport):
+    """What a load did: `level` taken and why (`message`, empty when asked for), and a sentence for each package that failed."""
+
+    level: LoadLevel = "summary"
+    message: str = ""
+    failures: tuple[str, ...] = ()
+
+
+class PartialLoadError(PartialSuccessError):
+    """Some packages could not be loaded; `summary` says what was."""
+
+    def __init__(self, message: str, summary: LoadSummary) -> None:
+        super().__init__(message)
+        self.summary = summary
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What was done so far."""
+
+    started: float = field(default_factory=time.perf_counter)
+    loaded: list[str] = field(default_factory=list)
+    nodes: int = 0
+    edges: int = 0
+    failures: dict[str, str] = field(default_factory=dict)  # by package
+
+    def add(self, report: LoadReport) -> None:
+        self.nodes += report.nodes
+        self.edges += report.edges
+
+
+def _read_parts(archive: Archive, batch: Batch, level: LoadLevel, tally: _Tally) -> Iterator[PackageTables]:
+    """Read a batch, leaving out packages that are damaged."""
+    for part in batch.parts:
+        if part.package_id in tally.failures:
+            continue
+        try:
+            yield from archive.bundles(part.package_id, level=level, trace_ids=part.trace_ids, max_rows=_ALL_ROWS)
+        except PackageGoneError:
+            raise
+        except ArchiveError as error:
+            tally.failures[part.package_id] = str(error)
+
+
+def _joined(parts: list[PackageTables]) -> TraceBundle:
+    """Make one bundle of several: ordinals go on."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if len(parts) == 1:
+        return TraceBundle(parts[0].trace_ids, parts[0].tables)
+    ids: list[str] = []
+    tables: dict[str, list[pa.Table]] = {}
+    for part in parts:
+        shift = pa.scalar(len(ids), pa.int64())
+        for name, table in part.tables.items():
+            moved = table.set_column(0, table.schema.field(0), pc.add(table.column(0), shift))
+            tables.setdefault(name, []).append(moved)
+        ids.extend(part.trace_ids)
+    return TraceBundle(tuple(ids), {name: pa.concat_tables(found) for name, found in tables.items()})
+
+
+def _load_batches(archive: Archive, store: Store, plan: LoadPlan, tally: _Tally, progress: Progress | None) -> None:
+    for batch in plan.batches:
+        parts = list(_read_parts(archive, batch, plan.level, tally))
+        if not parts:
+            continue
+        bundle = _joined(parts)
+        del parts
+        report = store.load(bundle, level=plan.level, progress=progress)
+        del bundle
+        tally.add(report)
+        gone = archive.forgotten() & set(report.loaded)
+        if gone:
+            store.evict(sorted(gone))
+        tally.loaded += [name for name in report.loaded if name not in gone]
+
+
+def _annotate(archive: Archive, store: Store, tally: _Tally) -> None:
+    for package in archive.annotations():
+        try:
+            for part in archive.bundles(package, max_rows=_ANNOTATION_ROWS):
+                tally.add(store.annotate(TraceBundle(part.trace_ids, part.tables)))
+        except PackageGoneError:
+            raise
+        except ArchiveError as error:
+            tally.failures[package.package_id] = str(error)
+
+
+def load_archive(
+    archive: Archive,
+    store: Store,
+    *,
+    level: LoadLevel | None = None,
+    progress: Progress | None = None,
+    only: Collection[str] | None = None,
+    on_plan: Callable[[LoadPlan], None] | None = None,
+) -> LoadSummary:
+    """Load what is missing; safe to repeat, and to go on with after a crash.
+
+    `level` None takes mechanism up to 1 000 outputs in the store, summary above (the summary's `message` says so). `only`: these traces.
+    `on_plan` is told what will be done (edges in total) before anything is; `progress` the number of edges just stored.
+    Raises PartialLoadError when packages were damaged (the others are loaded), StoreError and its kinds.
+    """
+    tally = _Tally()
+    first: LoadPlan | None = None
+    for attempt in range(_ROUNDS):
+        plan = plan_load(archive, store, level=level if first is None else first.level, only=only)
+        if first is None:
+            first = plan
+            if on_plan is not None:
+                on_plan(plan)
+        try:
+            _load_batches(archive, store, plan, tally, progress)
+            _annotate(archive, store, tally)
+            break
+        except PackageGoneError:
+            if attempt == _ROUNDS - 1:
+                raise
+    assert first is not None
+    summary = LoadSummary(
+        loaded=tuple(tally.loaded),
+        skipped=first.skipped,
+        nodes=tally.nodes,
+        edges=tally.edges,
+        seconds=time.perf_counter() - tally.started,
+        level=first.level,
+        message=first.message,
+        failures=tuple(tally.failures.values()),
+    )
+    if summary.failures:
+        done = f"{len(summary.loaded)} traces were loaded, {len(summary.failures)} packages were not"
+        raise PartialLoadError(f"{done}: {' '.join(summary.failures)}", summary)
+    return summary

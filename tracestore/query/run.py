@@ -1,0 +1,43 @@
+"""Run queries: named ones from the catalogue, and ad-hoc Cypher behind the guard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from tracestore.query.catalogue import CatalogueEntry, entry
+from tracestore.query.guard import check_read_only
+from tracestore.store.base import Limits, Result, Store
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DEFAULT_TIMEOUT_S: Final = 60.0
+"""Seconds that a named query may take: those that scan a large store need them."""
+
+
+def run_named(store: Store, name: str, params: Mapping[str, object] | None = None, *, limits: Limits | None = None) -> Result:
+    """Run a query of the catalogue. Strings are accepted for every parameter and typed by the query's header.
+
+    The result has exactly the header's columns, in its types, whatever the engine. Raises QueryError.
+    """
+    found = entry(name, store.capabilities.dialect)
+    values = found.bind(params or {})
+    statement, used = found.statement(values)
+    result = store.run(statement, used, limits or Limits(timeout_s=DEFAULT_TIMEOUT_S, max_rows=found.row_cap(values)))
+    return Result(_conform(result.table, found), result.truncated)
+
+
+def run_cypher(store: Store, text: str, params: Mapping[str, Any] | None = None, *, limits: Limits | None = None) -> Result:
+    """Run one read-only statement that a user wrote. Raises QueryError when the guard refuses it."""
+    check_read_only(text)
+    return store.run(text, dict(params or {}), limits or Limits())
+
+
+def _conform(table: pa.Table, found: CatalogueEntry) -> pa.Table:
+    """Cast to the header's types: engines differ in the width of a sum or a count."""
+    import pyarrow as pa
+
+    types = {"int": pa.int64(), "float": pa.float64(), "string": pa.string(), "bool": pa.bool_()}
+    target = pa.schema([pa.field(c.name, types[c.type]) for c in found.header.columns])
+    return table.select(target.names).cast(target)

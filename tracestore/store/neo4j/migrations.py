@@ -1,0 +1,70 @@
+"""The chain of schema changes of a Neo4j store.
+
+1. Make sure of the one constraint that the chain itself stands on.
+2. Hold a lock: an open transaction that has written to the lock node. Whoever dies gives it back with the connection.
+3. Read the chain; refuse a newer store or a changed step.
+4. Run what is missing, each statement in a transaction of its own (each is safe to repeat), await the indexes, then record the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from tracestore.errors import StoreLockedError
+from tracestore.store.migration_files import Migration, known_migrations, still_missing
+from tracestore.store.neo4j.connection import load_driver, translate, translated
+from tracestore.store.neo4j.database import Database, rows
+from tracestore.store.neo4j.ddl import FIRST
+
+if TYPE_CHECKING:
+    import neo4j
+
+_LOCK_S: Final = 600.0
+_INDEX_S: Final = 600
+_CHAIN: Final = "MATCH (m:StoreMigration) WHERE m.version > 0 RETURN m.version, m.name, m.checksum"
+
+
+def _applied(found: Sequence[Sequence[Any]]) -> dict[int, tuple[str, str]]:
+    return {int(number): (str(name), str(checksum)) for number, name, checksum in found}
+
+
+def pending_migrations(database: Database, url: str, known: Sequence[Migration] | None = None) -> list[Migration]:
+    """List what has not been applied. Raises StoreVersionError for a newer store or a changed step."""
+    return still_missing(known_migrations("neo4j") if known is None else known, _applied(database.rows(_CHAIN)), url)
+
+
+def apply_migrations(database: Database, url: str, known: Sequence[Migration] | None = None, *, wait_s: float = _LOCK_S) -> list[str]:
+    """Apply what is missing; give the names. Raises StoreLockedError when another process has been at it for `wait_s` seconds."""
+    steps = known_migrations("neo4j") if known is None else known
+    if not pending_migrations(database, url, steps):
+        return []
+    exceptions = load_driver().exceptions
+    database.schema(FIRST)
+    with (
+        translated("a migration"),
+        database.driver.session(database=database.name) as session,
+        session.begin_transaction(timeout=wait_s) as lock,
+    ):
+        try:
+            rows(lock, "MERGE (m:StoreMigration {version: 0}) SET m.name = 'lock', m.applied_at = timestamp()")
+        except exceptions.Neo4jError as error:
+            if "TransactionTimedOut" in (error.code or "") or "LockAcquisitionTimeout" in (error.code or ""):
+                raise StoreLockedError(f"another process has been migrating {url} for {wait_s:.0f} s; try again later") from error
+            raise translate(error, "a migration") from error
+        missing = still_missing(steps, _applied(rows(lock, _CHAIN)), url)
+        for migration in missing:
+            _apply(database, lock, migration)
+        lock.commit()
+    return [migration.file_name for migration in missing]
+
+
+def _apply(database: Database, lock: neo4j.Transaction, migration: Migration) -> None:
+    for statement in migration.statements:
+        database.schema(statement)
+    database.rows(f"CALL db.awaitIndexes({_INDEX_S})")
+    rows(
+        lock,
+        "CREATE (:StoreMigration {version: $version, name: $name, checksum: $checksum, applied_at: timestamp()})",
+        {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
+    )

@@ -1,10 +1,12 @@
 """Cost of the `frozen` extraction, as multiples of the model's own forward pass in the same process.
 
-    python bench/extract.py [--lengths 64 128 256] [--threads 2] [--repeats 5] [--model FOLDER] [--memory]
+    python -m bench.extract [--lengths 64 128 256 1024 2048] [--threads 2] [--repeats 5] [--model FOLDER] [--memory | --speed]
 
-Paired: within each repeat the plain forward (SDPA, no gradient, logits of the last position), forward + backward of the same model
-(frozen parameters, gradient at the embeddings) and the extraction (forward, backward with every attention edge, pruned, tables built)
-run one after the other; the medians of the ratios are printed. `--memory` measures peak memory instead, one process per measurement.
+Without --memory or --speed both are measured. Paired: within each repeat the plain forward (SDPA, no gradient, logits of the last
+position), forward + backward of the same model (frozen parameters, gradient at the embeddings) and the extraction (forward, backward
+with every attention edge, pruned, tables built) run one after the other; the medians of the ratios are printed. Above 256 tokens a third
+of the repeats is taken. Memory is the growth of the peak over the loaded and warm model, at the largest length, one process per
+measurement.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -43,7 +46,7 @@ def load(model: str | None) -> tuple[Any, Any]:
 
 def prompt(tokenizer: Any, length: int) -> torch.Tensor:
     """Give a prompt of exactly `length` tokens [1, T]."""
-    ids = tokenizer(TEXT, return_tensors="pt").input_ids[0]
+    ids: torch.Tensor = tokenizer(TEXT, return_tensors="pt").input_ids[0]
     return ids.repeat(length // len(ids) + 1)[None, :length]
 
 
@@ -57,7 +60,7 @@ def forward_backward(model: Any, ids: torch.Tensor) -> None:
     """Run the model's own forward and backward pass, down to the embeddings."""
     embeddings = model.get_input_embeddings()(ids).detach().requires_grad_(True)
     logits = model(inputs_embeds=embeddings, use_cache=False, logits_to_keep=1).logits[0, -1]
-    logits.max().backward()
+    torch.autograd.grad(logits.max(), embeddings)
 
 
 def extract(attributor: Attributor, ids: torch.Tensor) -> None:
@@ -77,35 +80,40 @@ def seconds(work: Callable[[], object]) -> float:
 def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int) -> None:
     """Print the ratios for every length."""
     attributor = Attributor(model)
-    print(f"{'tokens':>7} {'forward s':>10} {'fwd+bwd x':>10} {'extract x':>10} {'per f+b':>8} {'next target x':>14}")
+    print("| tokens | forward, s | forward + backward | extraction, one target | over forward + backward | each further target |")
+    print("|---|---|---|---|---|---|")
     for length in lengths:
         ids = prompt(tokenizer, length)
-        for warm in (lambda ids=ids: plain(model, ids), lambda ids=ids: forward_backward(model, ids), lambda ids=ids: extract(attributor, ids)):
+        work: tuple[Callable[[], object], ...] = (
+            partial(plain, model, ids),
+            partial(forward_backward, model, ids),
+            partial(extract, attributor, ids),
+        )
+        for warm in work:
             warm()
         rows = []
-        for _ in range(repeats):
-            base = seconds(lambda ids=ids: plain(model, ids))
-            both = seconds(lambda ids=ids: forward_backward(model, ids))
-            traced = seconds(lambda ids=ids: extract(attributor, ids))
+        for _ in range(repeats if length <= 256 else max(1, repeats // 3)):
+            base, both, traced = (seconds(each) for each in work)
             run = attributor.run(ids)
             run.attribute(TargetSpec(-1))
-            further = seconds(lambda run=run: run.attribute(TargetSpec(-1, runner_up=True)))
+            further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)))
             rows.append((base, both / base, traced / base, traced / both, further / base))
         median = [statistics.median(column) for column in zip(*rows, strict=True)]
-        print(f"{length:>7} {median[0]:>10.3f} {median[1]:>10.2f} {median[2]:>10.2f} {median[3]:>8.2f} {median[4]:>14.2f}", flush=True)
+        print(f"| {length} | {median[0]:.3f} | {median[1]:.2f} x | {median[2]:.2f} x | {median[3]:.2f} | {median[4]:.2f} x |", flush=True)
 
 
 def measure_memory(lengths: list[int], arguments: argparse.Namespace) -> None:
     """Print the peak memory of forward + backward and of the extraction, each in a process of its own."""
-    print(f"{'tokens':>7} {'fwd+bwd MB':>11} {'extract MB':>11} {'extra MB':>9}")
+    print("| tokens | forward + backward, MB over the loaded model | extraction, MB | extra, MB |")
+    print("|---|---|---|---|")
     for length in lengths:
         peaks = []
         for what in ("both", "extract"):
-            command = [sys.executable, __file__, "--only", what, "--lengths", str(length), "--threads", str(arguments.threads)]
+            command = [sys.executable, "-m", "bench.extract", "--only", what, "--lengths", str(length), "--threads", str(arguments.threads)]
             command += ["--model", arguments.model] if arguments.model else []
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.append(float(done.stdout.strip().splitlines()[-1]))
-        print(f"{length:>7} {peaks[0]:>11.0f} {peaks[1]:>11.0f} {peaks[1] - peaks[0]:>9.0f}", flush=True)
+        print(f"| {length} | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[1] - peaks[0]:.0f} |", flush=True)
 
 
 def run_once(what: str, model: Any, tokenizer: Any, length: int) -> None:
@@ -125,23 +133,28 @@ def run_once(what: str, model: Any, tokenizer: Any, length: int) -> None:
 def main() -> None:
     """Parse the command line and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256])
+    parser.add_argument("--lengths", type=int, nargs="+", default=[64, 128, 256, 1024, 2048])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model")
     parser.add_argument("--memory", action="store_true")
+    parser.add_argument("--speed", action="store_true")
     parser.add_argument("--only", choices=["both", "extract"], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     if arguments.memory:
-        measure_memory(arguments.lengths, arguments)
+        measure_memory(arguments.lengths[-1:], arguments)
         return
     model, tokenizer = load(arguments.model)
     model.requires_grad_(False)
     if arguments.only:
         run_once(arguments.only, model, tokenizer, arguments.lengths[0])
     else:
+        print(f"Method `frozen`, {arguments.threads} threads; x: multiples of the model's own plain SDPA forward.\n")
         measure(model, tokenizer, arguments.lengths, arguments.repeats)
+        if not arguments.speed:
+            print()
+            measure_memory(arguments.lengths[-1:], arguments)
 
 
 if __name__ == "__main__":

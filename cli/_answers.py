@@ -81,8 +81,19 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     chosen = rows if k is None else rows[:k]
     table = [{**driver, "text": shown(driver["text"], driver["token_id"]), "share": f"{driver['share']:.1%}"} for driver in chosen]
     print_table(["pos", "text", "score", "direct", "total", "share", "sink"], table, title=f"drivers, by {by}")
-    heads = [{**head, "head": f"L{head['layer']}.H{head['head']}", "share": f"{head['share']:.1%}"} for head in _heads(output)]
-    print_table(["head", "relevance", "share", "top_source_pos", "top_query_pos", "induction"], heads, title="heads")
+    at = {token["pos"]: f"{token['pos']} {shown(token['text'], token['token_id'])}" for token in influences}
+    heads = [
+        {
+            "head": f"L{head['layer']}.H{head['head']}",
+            "relevance": head["relevance"],
+            "share": f"{head['share']:.1%}",
+            "from": at[head["top_source_pos"]],
+            "to": at[head["top_query_pos"]],
+            "induction": head["induction"],
+        }
+        for head in _heads(output)
+    ]
+    print_table(["head", "relevance", "share", "from", "to", "induction"], heads, title="heads (those that read the sink most come last)")
     for note in _notes(row, rows, len(chosen)):
         _line(note)
 

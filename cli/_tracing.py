@@ -11,6 +11,7 @@ import typer
 
 from tracestore.cli import _options as options
 from tracestore.cli._errors import say
+from tracestore.errors import BadInputError
 from tracestore.model import GenerationOptions, Item, PruningOptions, Targets, TraceOptions
 
 if TYPE_CHECKING:
@@ -87,6 +88,8 @@ def items_of(prompt: str | None, items: str | None) -> tuple[Iterable[Item | Ite
         return (Item(prompt=prompt),), 1
     from tracestore import api
 
+    if items != "-" and not Path(str(items)).is_file():
+        raise BadInputError(f"there is no file of items {items}: check the path")
     return api.read_items(str(items)), count_items(str(items))
 
 

@@ -7,6 +7,8 @@ from tracestore.cli import _tracing as tracing
 from tracestore.cli._errors import say
 from tracestore.cli._output import print_table, write_json
 
+IDENTITY_KEYS = ("id", "error", "tolerance", "ok")
+
 
 def validate(
     model: options.Model,
@@ -26,11 +28,12 @@ def validate(
         if as_json:
             write_json({"model_id": model, "family": None, "supported": False, "identities": [], "reason": str(error)})
         raise
-    rows = [{"id": i.id, "error": i.error, "tolerance": i.tolerance, "ok": i.ok} for i in report.identities]
+    found = report.to_dict()
+    rows = found["identities"]
     if as_json:
-        write_json({"model_id": report.model_id, "family": report.family, "supported": report.supported, "identities": rows})
+        write_json(found | {"identities": [{key: row[key] for key in IDENTITY_KEYS} for row in rows]})
     else:
-        print_table(["id", "error", "tolerance", "ok"], rows)
+        print_table([*IDENTITY_KEYS, "meaning"], rows)
     failed = [str(row["id"]) for row in rows if not row["ok"]]
     if failed:
         raise ConservationError(f"{report.model_id}: {', '.join(failed)} do not hold; this model's traces cannot be relied on")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from tracestore import schema
+from tracestore.cli._reference import cli_page
 
 DOCS: Final = Path(__file__).parent
 
@@ -57,7 +58,7 @@ def schema_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final[Mapping[str, Callable[[], str]]] = {"schema.md": schema_page}
+PAGES: Final[Mapping[str, Callable[[], str]]] = {"cli.md": cli_page, "schema.md": schema_page}
 
 
 def main() -> None:

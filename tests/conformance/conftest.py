@@ -1,4 +1,4 @@
-"""One store for each engine, filled once with traces made to hold every case that the queries tell apart."""
+"""One store for each engine and module, filled once with traces made to hold every case that the queries tell apart."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from tests.conformance.engines import ENGINES, bundle_of
+from tests.conformance.engines import ENGINES
 from tests.support.oracle import Oracle
+from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace
 from tracestore.model import Trace
 from tracestore.store.base import Store
@@ -70,13 +71,13 @@ def oracle(traces: list[Trace]) -> Oracle:
     return Oracle(traces)
 
 
-@pytest.fixture(scope="session", params=sorted(ENGINES))
+@pytest.fixture(scope="module", params=sorted(ENGINES))
 def engine(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: on a server, the next module's stores take its place
 def store(engine: str, traces: list[Trace], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
     with ENGINES[engine](tmp_path_factory.mktemp(engine)) as opened:
         report = opened.load(bundle_of(traces), level="mechanism")

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-import pyarrow as pa
-
 from tests.support.oracle import Oracle, Row
-from tracestore.model import Trace
 from tracestore.query import entry, run_named
-from tracestore.schema import ARCHIVE_TABLES, package_schema
 from tracestore.store import open_engine
-from tracestore.store.base import Store, TraceBundle
+from tracestore.store.base import Store
 
 ENGINES: dict[str, Callable[[Path], Store]] = {
     "ladybug": lambda folder: open_engine(str(folder / "graph.lbug")),
@@ -21,17 +17,6 @@ ENGINES: dict[str, Callable[[Path], Store]] = {
 
 TOLERANCE = 2e-6
 """Relative and absolute: stores keep float32, and may add in another order."""
-
-
-def bundle_of(traces: Sequence[Trace]) -> TraceBundle:
-    """Put traces into the tables of one package."""
-    tables: dict[str, pa.Table] = {}
-    for name in ARCHIVE_TABLES:
-        parts = [(number, trace.table(name)) for number, trace in enumerate(traces)]
-        numbered = [part.add_column(0, "trace", pa.array([number] * part.num_rows, pa.int64())) for number, part in parts if part.num_rows]
-        if numbered:
-            tables[name] = pa.concat_tables(numbered).cast(package_schema(name)).combine_chunks()
-    return TraceBundle(tuple(trace.trace_id for trace in traces), tables)
 
 
 def compare(store: Store, oracle: Oracle, query: str, params: dict[str, object]) -> int:

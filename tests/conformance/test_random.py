@@ -10,8 +10,9 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 from tests.conformance.conftest import numbers, with_column
-from tests.conformance.engines import ENGINES, bundle_of, compare
+from tests.conformance.engines import ENGINES, compare
 from tests.support.oracle import QUERIES, Oracle
+from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace
 from tracestore.model import Trace
 from tracestore.query import entry

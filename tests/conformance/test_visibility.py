@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 
-from tests.conformance.engines import ENGINES, bundle_of, compare
+from tests.conformance.engines import ENGINES, compare
 from tests.support.oracle import QUERIES, Oracle
+from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace
 from tracestore.model import Trace
 from tracestore.query import catalogue, entry, run_named
-from tracestore.store.base import Store, TraceBundle
+from tracestore.store.base import Store
 
 TEXT = "the cat sat on the cat"
 
@@ -105,9 +106,3 @@ def test_traces_without_a_ready_id_never_show(tmp_path: Path, status: str) -> No
         ask_everything(store, Oracle([first]), second.outputs[0].output_id)
         ask_everything(store, Oracle([first]), first.outputs[0].output_id)
         assert run_named(store, "stats").table["traces"].to_pylist() == [1]
-
-
-def test_bundles_name_their_traces() -> None:
-    bundle = bundle_of(traces(1, 2))
-    assert isinstance(bundle, TraceBundle)
-    assert bundle.trace_ids == (f"{1:032x}", f"{2:032x}")

@@ -12,9 +12,10 @@ import threading
 
 from tracestore.archive import Archive
 from tracestore.load import attach_output, load_archive, rebuild_store
-from tracestore.load.loading import TraceBundle
 from tracestore.store import open_engine
-from tracestore.store.base import Limits, Store
+from tracestore.store.base import Limits, LoadLevel, Store, TraceBundle
+
+LEVELS: tuple[LoadLevel, ...] = ("summary", "mechanism")
 
 
 def tell(**event: object) -> None:
@@ -34,7 +35,7 @@ def step(archive: Archive, store: Store, dice: random.Random, outputs: list[str]
     kind = dice.choice(["load", "load", "load", "attach", "attach", "evict", "replace"])
     if kind == "load":
         chosen = dice.sample(ids, 5)
-        level = dice.choice(["summary", "mechanism"])
+        level = dice.choice(LEVELS)
         tell(begin="load", ids=chosen)
         tell(done="load", ids=list(load_archive(archive, store, level=level, only=chosen).loaded))
     elif kind == "attach":
@@ -66,13 +67,13 @@ def main() -> None:
     while True:
         if dice.random() < 0.25:
             tell(begin="rebuild")
-            rebuild_store(archive, url, level=dice.choice(["summary", "mechanism"]))
+            rebuild_store(archive, url, level=dice.choice(LEVELS))
             tell(done="rebuild")
         with open_engine(url) as store:
             stop = threading.Event()
             reader = threading.Thread(target=read_on, args=(store, stop), daemon=True)
             reader.start()
-            for _ in range(4):
+            for _ in range(5):
                 step(archive, store, dice, outputs)
             stop.set()
             reader.join()

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.archive_worker import small_trace
+from tests.crash.archive_worker import LIMIT, small_trace
 from tests.support.archives import assert_same_trace
 from tracestore.archive import Archive
 
@@ -49,14 +49,13 @@ def _stop(process: subprocess.Popen[str], seconds: float, number: signal.Signals
 
 def _check(path: Path, kept: set[str], forgotten: set[str], first: int) -> Archive:
     archive = Archive(path, create=False)
-    report = archive.verify()
-    assert report.problems == ()
+    assert archive.problems() == ()
     ids = archive.trace_ids()
     assert len(ids) == len(set(ids))
     assert kept - forgotten - archive.forgotten() <= set(ids)
     assert forgotten <= archive.forgotten()
     assert not forgotten & set(ids)
-    made = {trace.trace_id: trace for trace in map(small_trace, range(first, first + 400))}
+    made = {trace.trace_id: trace for trace in map(small_trace, range(first, first + LIMIT))}
     for trace in archive.read_traces():
         if trace.trace_id in made:
             assert_same_trace(trace, made[trace.trace_id])
@@ -71,7 +70,7 @@ def test_kill_at_random_moments_loses_nothing(tmp_path: Path, action: str) -> No
     forgotten: set[str] = set()
     for kill in range(KILLS // len(ACTIONS) + (ACTIONS.index(action) < KILLS % len(ACTIONS))):
         process = _start(action, path, kill * SEEDS)
-        more, gone, _ = _stop(process, rng.uniform(0.01, 0.8), signal.SIGKILL)
+        more, gone, _ = _stop(process, rng.uniform(0.0, 0.5), signal.SIGKILL)
         assert process.returncode == -signal.SIGKILL
         kept, forgotten = kept | more, forgotten | gone
         _check(path, kept, forgotten, kill * SEEDS)
@@ -84,13 +83,13 @@ def test_kill_at_random_moments_loses_nothing(tmp_path: Path, action: str) -> No
     assert not any(name.startswith(".") for folder in ("packages", "tombstones") for name in os.listdir(path / folder))
 
 
-@pytest.mark.parametrize("attempt", range(2))
-def test_ctrl_c_keeps_every_added_trace(tmp_path: Path, attempt: int) -> None:
+def test_ctrl_c_keeps_every_added_trace(tmp_path: Path) -> None:
     path = tmp_path / "archive"
     process = _start("write", path, 0)
-    kept, _, errors = _stop(process, 0.15 + 0.2 * attempt, signal.SIGINT)
+    kept, _, errors = _stop(process, 0.2, signal.SIGINT)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     archive = _check(path, kept, set(), 0)
+    assert archive.verify().problems == ()
     assert set(archive.trace_ids()) == {small_trace(seed).trace_id for seed in range(len(archive))}
     assert archive.verify().notes == ()
 

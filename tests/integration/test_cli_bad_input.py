@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def archive(tmp_path: Path) -> Path:
 
 def saved(folder: Path, model: Any, *, template: bool = True) -> Path:
     model.save_pretrained(folder)
-    byte_level_tokenizer(**({} if template else {"template": None})).save_pretrained(folder)
+    tokenizer = byte_level_tokenizer() if template else byte_level_tokenizer(template=None)
+    tokenizer.save_pretrained(folder)
     return folder
 
 
@@ -120,6 +122,32 @@ def test_a_place_that_cannot_be_written(model: Path, tmp_path: Path) -> None:
         assert done.code == (5 if command[0] == "store" else 3), done.err
         assert "error:" in done.err
         assert "unexpected" not in done.err
+
+
+def test_no_file_of_items(model: Path, tmp_path: Path) -> None:
+    done = run("trace", "--items", tmp_path / "none.jsonl", "--model", model, "--archive", tmp_path / "a")
+    assert done.code == 3
+    assert "there is no file of items" in done.err
+    (tmp_path / "items.doc").write_text("x")
+    assert run("trace", "--items", tmp_path / "items.doc", "--model", model, "--archive", tmp_path / "a").code == 3
+
+
+def test_a_full_disk_stops_the_run_and_the_next_one_resumes(model: Path, tmp_path: Path) -> None:
+    items = tmp_path / "items.txt"
+    items.write_text("It is in\nThe capital of\n")
+    command = ["trace", "--items", items, "--model", model, "--archive", tmp_path / "a", "--json"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, hard))  # a file larger than this fails as on a full disk
+    try:
+        done = run(*command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert done.code == 1
+    assert "No room" in done.err
+    assert not (tmp_path / "a" / "errors").exists()
+    assert Archive(tmp_path / "a").trace_ids() == ()
+    assert ok(*command).json["traced"] == 2
+    assert Archive(tmp_path / "a").verify().ok
 
 
 def test_a_damaged_package_is_named_and_the_others_are_loaded(archive: Path, tmp_path: Path) -> None:

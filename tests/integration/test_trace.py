@@ -9,8 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 import torch
+from transformers import OpenAIGPTConfig, OpenAIGPTLMHeadModel
 
-from tests.support.tiny_text_model import byte_level_tokenizer, metaspace_tokenizer, tiny_loaded
+from tests.support.tiny_text_model import byte_level_tokenizer, metaspace_tokenizer, tiny_llama, tiny_loaded
 from tracestore import schema
 from tracestore.errors import BadInputError, ItemError, ModelOutputError, ResourceError
 from tracestore.extract import memory
@@ -184,6 +185,17 @@ def test_greedy_is_what_generate_says(loaded: LoadedModel) -> None:
     assert [output.row["pos"] for output in found.outputs] == list(range(len(ids) - 1, len(ids) - 1 + len(expected)))
 
 
+def test_a_model_without_a_cache_is_continued_from_the_start() -> None:
+    tokenizer = byte_level_tokenizer()
+    torch.manual_seed(0)
+    config = OpenAIGPTConfig(vocab_size=len(tokenizer), n_embd=32, n_layer=2, n_head=4, initializer_range=1.0, tie_word_embeddings=False)
+    old = wrap_model(OpenAIGPTLMHeadModel(config).eval(), tokenizer, model_id="old")
+    ids = tokenizer(PROMPT)["input_ids"]
+    own = old.model.generate(torch.tensor([ids]), attention_mask=torch.ones(1, len(ids)), max_new_tokens=5, do_sample=False, pad_token_id=0)
+    assert len(set(own[0][len(ids) :].tolist())) == 5
+    assert continue_tokens(old, ids, GenerationOptions(5)) == own[0][len(ids) :].tolist()
+
+
 def test_sampling_follows_its_seed_and_nothing_else(loaded: LoadedModel) -> None:
     ids = loaded.tokenizer(PROMPT)["input_ids"]
 
@@ -317,6 +329,30 @@ def test_a_broken_checkpoint_is_named(loaded: LoadedModel) -> None:
 def test_options_out_of_range(loaded: LoadedModel, options: TraceOptions) -> None:
     with pytest.raises(BadInputError):
         plan_trace(loaded, PROMPT, options)
+
+
+@pytest.mark.parametrize(
+    "item",
+    [
+        Item(),
+        Item(messages=()),
+        Item(prompt=""),
+        Item(prompt="\udcff"),
+        Item(prompt="a", messages=({"role": "user", "content": "a"},)),
+        Item(prompt="a", targets=()),
+        Item(prompt="a", spans=(SpanRequest("step", 0, 2),)),
+        Item(messages=({"role": "user", "content": "a"},), spans=(SpanRequest("step", 0, 10_000),)),
+    ],
+)
+def test_items_made_in_python_are_checked_too(loaded: LoadedModel, item: Item) -> None:
+    with pytest.raises(ItemError):
+        plan_trace(loaded, item)
+
+
+def test_a_tokenizer_of_another_model_is_noticed() -> None:
+    other = wrap_model(tiny_llama(300), byte_level_tokenizer(), model_id="mixed")
+    with pytest.raises(BadInputError, match="belongs to another model"):
+        plan_trace(other, PROMPT)
 
 
 def test_a_text_beyond_the_context_or_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:

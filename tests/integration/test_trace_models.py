@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -97,6 +100,34 @@ def test_a_file_is_hashed_once(saved: Path, tmp_path: Path) -> None:
     assert fingerprint.file_hash(weights) == first
 
 
+def test_without_a_cache_the_file_is_read_each_time(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = load_model(saved).fingerprint
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("TRACESTORE_CACHE_DIR", str(tmp_path / "file"))
+    assert load_model(saved).fingerprint == first
+    with pytest.raises(ResourceError, match="TRACESTORE_CACHE_DIR"):
+        demo_model_folder()
+
+
+def test_the_weights_are_those_that_transformers_loads(tmp_path: Path) -> None:
+    names = ("pytorch_model.bin", "model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors", "model.safetensors")
+    for name in names[:3]:
+        (tmp_path / name).touch()
+    assert [path.name for path in fingerprint.weight_files(tmp_path)] == ["pytorch_model.bin"]
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": names[2], "b": names[1], "c": names[1]}}))
+    assert [path.name for path in fingerprint.weight_files(tmp_path)] == list(names[1:3])
+    (tmp_path / names[3]).touch()
+    assert [path.name for path in fingerprint.weight_files(tmp_path)] == ["model.safetensors"]
+    (tmp_path / names[3]).unlink()
+    (tmp_path / names[2]).unlink()
+    with pytest.raises(BadInputError, match=r"lacks 1 of 2 weights files, first model-00002-of-00002\.safetensors"):
+        fingerprint.weight_files(tmp_path)
+    index.write_text("[]")
+    with pytest.raises(BadInputError, match="no valid index"):
+        fingerprint.weight_files(tmp_path)
+
+
 @pytest.mark.parametrize(("name", "step"), [("checkpoint-500", 500), ("step-12", 12), ("step_7", 7), ("model", None)])
 def test_the_training_step_is_read_from_the_folder(folder: Path, name: str, step: int | None) -> None:
     named = folder.rename(folder.with_name(name))
@@ -159,6 +190,9 @@ def test_folders_that_are_none(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{")
     with pytest.raises(BadInputError, match="tokenizer"):
         load_model(folder)
+    (folder / "config.json").write_text("[]")
+    with pytest.raises(BadInputError, match="holds no JSON object"):
+        load_model(folder)
     (folder / "config.json").unlink()
     with pytest.raises(BadInputError, match=r"no config\.json"):
         load_model(folder)
@@ -192,6 +226,63 @@ def test_memory_is_estimated_before_loading(saved: Path, monkeypatch: pytest.Mon
     with pytest.raises(ResourceError, match="dtype bfloat16"):
         load_model(saved)
     load_model(saved, dtype="bfloat16")
+
+
+_HUB = """
+from tracestore.errors import BadInputError
+from tracestore.extract.loading import load_model
+loaded = load_model("some/tiny@step7")
+print(loaded.model_id, loaded.checkpoint_step, loaded.fingerprint)
+for name in ("some/other", "some/tiny@step8"):
+    try:
+        load_model(name)
+    except BadInputError as error:
+        print(error)
+"""
+
+
+def test_a_hub_id_is_found_in_the_hubs_cache(saved: Path, tmp_path: Path) -> None:
+    """In a process of its own: the hub's library reads its settings when it is imported."""
+    repository = tmp_path / "hub" / "models--some--tiny"
+    shutil.copytree(saved, repository / "snapshots" / ("a" * 40))
+    (repository / "refs").mkdir()
+    (repository / "refs" / "step7").write_text("a" * 40)
+    done = run_alone(_HUB, HF_HOME=str(tmp_path), HF_HUB_OFFLINE="1")
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"some/tiny@step7 7 {load_model(saved).fingerprint}", done.stderr
+    assert lines[1].startswith("some/other is no local folder and could not be fetched")
+    assert lines[2].startswith("some/tiny is no local folder and could not be fetched")
+
+
+def run_alone(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120, env=settings)
+
+
+_STARVED = """
+import resource, sys
+import torch
+from tests.support.tiny_text_model import tiny_loaded
+from tracestore.errors import ResourceError
+from tracestore.extract.trace import trace
+loaded = tiny_loaded(context=100_000)
+trace(loaded, "a")
+with open("/proc/self/statm") as file:
+    used = int(file.read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), resource.RLIM_INFINITY))
+try:
+    trace(loaded, "a b " * 1500)
+except ResourceError as error:
+    print(error)
+"""
+
+
+def test_running_out_of_memory_says_what_to_change() -> None:
+    """In a process of its own, whose address space ends where the trace begins."""
+    done = run_alone(_STARVED)
+    assert "memory ran out in a trace of" in done.stdout, done.stderr
+    assert "shorten the item" in done.stdout
 
 
 def test_free_memory_is_known_here() -> None:

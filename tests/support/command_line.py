@@ -41,7 +41,7 @@ class _Captured(io.TextIOWrapper):
         return bytes(self.buffer.getvalue()).decode("utf-8", "replace")  # type: ignore[attr-defined]
 
 
-def run(*arguments: str | Path) -> Finished:
+def run(*arguments: object) -> Finished:
     """Run one command in this process."""
     out, err = _Captured(), _Captured()
     code = 0
@@ -53,14 +53,14 @@ def run(*arguments: str | Path) -> Finished:
     return Finished(code, out.text, err.text)
 
 
-def ok(*arguments: str | Path) -> Finished:
+def ok(*arguments: object) -> Finished:
     """Run one command that must succeed."""
     done = run(*arguments)
     assert done.code == 0, f"{arguments[0]} left with {done.code}:\n{done.out}\n{done.err}"
     return done
 
 
-def start(*arguments: str | Path, **more: Any) -> subprocess.Popen[str]:
+def start(*arguments: object, **more: Any) -> subprocess.Popen[str]:
     """Start a command in a process of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tracestore", *map(str, arguments)]

@@ -26,8 +26,14 @@ HALF_LOGIT_TOLERANCE = 0.25
 def admit_model(attributor: Attributor) -> None:
     """Check `attributor`'s model on a short random prompt; raises UnsupportedModelError when an identity fails."""
     name = type(attributor.model).__name__
-    ids = attributor._short_prompt(9)
-    run = attributor.run(ids)
+    ids = attributor.short_prompt(9)
+    try:
+        run = attributor.run(ids)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        advice = "; load it with dtype float32" if attributor.half else ""
+        raise UnsupportedModelError(f"{name} does not run with its non-linearities held fixed ({error}){advice}") from error
     try:
         row = run.logits_row(run.length - 1)
     except ModelOutputError:

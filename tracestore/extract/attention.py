@@ -80,7 +80,7 @@ _active: list[AttentionState] = []
 
 def activate(state: AttentionState) -> None:
     """Make `state` the one that the attention function uses; `deactivate` undoes it."""
-    AttentionInterface.register(NAME, _frozen_attention)
+    AttentionInterface.register(NAME, frozen_attention)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     _active.append(state)
 
@@ -194,7 +194,7 @@ def _backward_one(
     if bias is not None:
         linear = value - bias[:, None].to(value.dtype)
     row_mass = gz.new_zeros(heads, gz.shape[0])
-    for rows in torch.split(alive, TILE_ROWS):
+    for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
         whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
         span = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
         a = probabilities(pattern, query[:, span], key, rows, batch)
@@ -216,7 +216,7 @@ def _backward_one(
         sink.take_heads(layer, relevance, shift, (dv * linear).sum((0, 2)))
 
 
-def _frozen_attention(
+def frozen_attention(
     module: torch.nn.Module,
     query: Tensor,
     key: Tensor,
@@ -273,7 +273,7 @@ def _with_bias(pattern: Pattern, bias: Tensor) -> Pattern:
     else:
         allowed = pattern.mask if pattern.mask.dtype == torch.bool else pattern.mask > torch.finfo(pattern.mask.dtype).min / 2
         bias = bias if pattern.mask.dtype == torch.bool else bias + pattern.mask
-    return Pattern(pattern.scaling, False, torch.where(allowed, bias, -torch.inf), pattern.softcap, pattern.sinks)
+    return Pattern(pattern.scaling, False, torch.where(allowed, bias, torch.finfo(bias.dtype).min), pattern.softcap, pattern.sinks)
 
 
 def _sees_future(mask: Tensor | None, length: int) -> bool:

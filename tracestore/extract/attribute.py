@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,16 @@ from torch import Tensor
 
 from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract import frozen
-from tracestore.extract.attention import AttentionState, ValueRecordedError
+from tracestore.extract.attention import AttentionState
 from tracestore.extract.attribution import Bools, OutputAttribution, TargetSpec
-from tracestore.extract.capture import Capture, hidden_argument
-from tracestore.extract.freeze import HALF
+from tracestore.extract.capture import Capture
+from tracestore.extract.freeze import HALF, quieten, use_plain_experts
 from tracestore.extract.freeze import frozen as frozen_model
 from tracestore.extract.layout import ModelLayout, find_layouts
 from tracestore.extract.logits import LogitReader, logit_reader
-from tracestore.extract.norms import FrozenNorm, looks_like_norm, recognise
+from tracestore.extract.norms import recognise_all
 from tracestore.extract.prune import prune
+from tracestore.extract.value_bias import find_value_bias
 from tracestore.model import Gauge, PruningOptions
 
 CLOSURE_TOLERANCE = 1e-4
@@ -43,19 +45,20 @@ class Attributor:
         self.replay_gap = 0.0
         """Largest |logit - the model's own logit| seen so far, logits."""
         layouts = find_layouts(model)
-        with _evaluating(model):
-            self.reader: LogitReader = logit_reader(model, layouts[0].head, self._short_prompt())
-        for number, layout in enumerate(layouts):
+        with evaluating(model):
+            self.reader: LogitReader = logit_reader(model, layouts[0].head, self.short_prompt())
+        refused: list[UnsupportedModelError] = []
+        for layout in layouts:
             try:
                 self._take(layout, admit=admit)
                 return
-            except UnsupportedModelError:
-                if number == len(layouts) - 1:
-                    raise
+            except UnsupportedModelError as error:
+                refused.append(error)
+        raise refused[0]
 
     def _take(self, layout: ModelLayout, *, admit: bool) -> None:
         self.layout = layout
-        self.norms = _recognise_norms(layout)
+        self.norms = recognise_all(layout)
         self._value_bias: dict[int, Tensor] | None = None
         if admit:
             from tracestore.extract.admission import admit_model
@@ -72,7 +75,8 @@ class Attributor:
         """Are the weights bfloat16 or float16? (The decomposition is float32 all the same.)"""
         return next(self.model.parameters()).dtype in HALF
 
-    def _short_prompt(self, length: int = 7) -> Tensor:
+    def short_prompt(self, length: int = 7) -> Tensor:
+        """Give random token ids [1, length] to try the model on."""
         generator = torch.Generator().manual_seed(1)
         config = self.model.config.get_text_config()
         ids = torch.randint(0, int(config.vocab_size), (1, length), generator=generator)
@@ -106,7 +110,7 @@ class Attributor:
         capture = Capture(self.layout, self.norms, state)
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
-                self._value_bias = self._find_value_bias(ids, given, state)
+                self._value_bias = find_value_bias(self.model, self.layout, self.norms, state, {"input_ids": ids, **given})
             state.value_bias = self._value_bias
             with capture.watching():
                 self.model.base_model(input_ids=ids, use_cache=False, **given)
@@ -119,27 +123,6 @@ class Attributor:
         if capture.final is None or len(capture.pre) != len(self.layout.blocks) + 1:
             raise UnsupportedModelError(f"{type(self.model).__name__} does not end in its final norm: it cannot be traced")
         return capture
-
-    def _find_value_bias(self, ids: Tensor, given: dict[str, Tensor], state: AttentionState) -> dict[int, Tensor]:
-        """Find the part of every layer's values that biases make: run its attention on the bias of its input norm alone."""
-        found: dict[int, Tensor] = {}
-        handles = []
-        for layer, block in enumerate(self.layout.blocks):
-            form = self.norms.get(block.attention_norm) if block.attention_norm is not None else None
-            shift = None if form is None else form.bias
-            inside = [m for m in block.attention.modules() if getattr(m, "bias", None) is not None]
-            if shift is None and not inside:
-                continue
-            handles.append(block.attention.register_forward_pre_hook(_probe(layer, block.attention, shift, state, found), with_kwargs=True))
-        if handles:
-            try:
-                with torch.no_grad():
-                    self.model.base_model(input_ids=ids, use_cache=False, **given)
-            finally:
-                for handle in handles:
-                    handle.remove()
-                state.called.clear()
-        return found
 
 
 class ForwardPass:
@@ -169,7 +152,7 @@ class ForwardPass:
     def measure_replay_gap(self, attention_mask: Tensor | None = None, position_ids: Tensor | None = None) -> float:
         """Compare the logits at the last position with the model's own, in its own number format: largest difference, logits."""
         given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
-        with _evaluating(self.attributor.model), torch.no_grad():
+        with evaluating(self.attributor.model), torch.no_grad():
             own = self.attributor.model(input_ids=self.ids, use_cache=False, **given).logits[:, -1]
         ours = torch.stack([self.logits_row(self.length - 1, batch=b) for b in range(self.ids.shape[0])])
         return float((ours - own.to(ours.dtype)).abs().max())
@@ -259,56 +242,11 @@ def _check(closure: float, node_errors: dict[str, float], scale: float) -> None:
         raise ConservationError(f"conservation at {name!r} nodes is off by {worst / scale:.1e} of the explained logit (identity I9)")
 
 
-def _recognise_norms(layout: ModelLayout) -> dict[Any, FrozenNorm]:
-    """Prove every norm of the decoder layers and the final one. Those inside attention may be left as they are (queries and keys)."""
-    forms: dict[Any, FrozenNorm] = {}
-    inside = {m for block in layout.blocks for m in block.attention.modules()}
-    modules = [m for block in layout.blocks for m in block.layer.modules()] + [layout.final_norm]
-    for module in modules:
-        if module is not layout.final_norm and not (looks_like_norm(module) and not any(module.children())):
-            continue
-        form = recognise(module, layout.width)
-        if form is not None:
-            forms[module] = form
-        elif module not in inside:
-            raise UnsupportedModelError(
-                f"{type(module).__name__} is neither an RMSNorm nor a LayerNorm in any known form, so it cannot be held fixed exactly"
-            )
-    return forms
-
-
-def _probe(layer: int, attention: Any, shift: Tensor | None, state: AttentionState, found: dict[int, Tensor]) -> Any:
-    """Make a hook that runs `attention` on the norm's bias alone and notes the values it makes, [Hkv, D]."""
-
-    def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if state.record_value is not None:
-            return
-        x, put = hidden_argument(attention, args, kwargs)
-        alone = torch.zeros_like(x) if shift is None else shift.to(x.dtype).expand_as(x).contiguous()
-        changed_args, changed_kwargs = put(alone)
-        state.record_value = []
-        try:
-            attention(*changed_args, **changed_kwargs)
-        except ValueRecordedError:
-            value = state.record_value[0][0, :, 0].detach().clone()
-            if bool(value.any()):
-                found[layer] = value
-        finally:
-            state.record_value = None
-
-    return hook
-
-
-class _evaluating:  # noqa: N801 (reads as a word: `with _evaluating(model)`)
-    """Put a model in evaluation mode for a while."""
-
-    def __init__(self, model: Any) -> None:
-        self._training = [m for m in model.modules() if m.training]
-
-    def __enter__(self) -> None:
-        for module in self._training:
-            module.training = False
-
-    def __exit__(self, *_: object) -> None:
-        for module in self._training:
-            module.training = True
+@contextmanager
+def evaluating(model: Any) -> Iterator[None]:
+    """Let `model` run as itself: no dropout, and, in float64, without the kernels for mixtures of experts that do not know it."""
+    with ExitStack() as stack:
+        quieten(model, stack)
+        if next(model.parameters()).dtype == torch.float64:
+            use_plain_experts(model, stack)
+        yield

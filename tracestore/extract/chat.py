@@ -2,7 +2,7 @@
 
 1. Render the messages. A last message of the assistant is a given answer: it is taken off and replayed after the generation prompt.
 2. Render once more with a private mark in place of every content: what stands between the marks is the template's own text. If template
-   text and contents (as given, or stripped) rebuild the first rendering, every range is exact.
+   text and contents (as given, or stripped) rebuild the first rendering, every range is exact, in whatever order they stand.
 3. Else (a template that edits contents) look for each content in order; one that is not there verbatim gets no span.
    The templates' own masks are not used: most return zeros.
 4. Tool calls are found from the function's name to the end of its arguments; turns run from a user's message to the next one.
@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import jinja2
@@ -23,6 +24,18 @@ from tracestore.model import Document, Item, SpanRequest
 
 _LOG = logging.getLogger("tracestore.extract")
 _MARK: Final = ("\ue00e", "\ue00f")  # private-use characters: no template writes them
+_MARKED: Final = re.compile(f"{_MARK[0]}([0-9]+){_MARK[1]}")
+_STRIPS: Final[tuple[Callable[[str], str], ...]] = (
+    str,
+    str.strip,
+    str.rstrip,
+    str.lstrip,
+    lambda content: content.strip("\n"),
+    lambda content: content.lstrip("\n"),
+    lambda content: content.rstrip("\n"),
+)
+"""What templates do to a content before they insert it."""
+
 
 Range = tuple[int, int]
 
@@ -45,6 +58,7 @@ def render_chat(tokenizer: Any, item: Item) -> RenderedChat:
     if not getattr(tokenizer, "chat_template", None):
         raise ItemError("this model has no chat template: give a prompt instead of messages, or use a chat model")
     text = _apply(tokenizer, item, messages)
+    _check_used(tokenizer, item, messages, text)
     ranges = _by_marks(tokenizer, item, messages, text)
     if ranges is None:
         ranges = _in_order(messages, text)
@@ -74,6 +88,24 @@ def _apply(tokenizer: Any, item: Item, messages: Sequence[Mapping[str, Any]]) ->
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise ItemError(f"the model's chat template cannot render these messages ({type(error).__name__})") from None
     return text
+
+
+def _check_used(tokenizer: Any, item: Item, messages: Sequence[Mapping[str, Any]], text: str) -> None:
+    """Refuse tools and tool calls that the template leaves out without a word: the model would never see them."""
+    if item.tools and _apply(tokenizer, replace(item, tools=None), messages) == text:
+        raise ItemError("this model's chat template takes no tools: leave them out, or write them into a message")
+    if any(message.get("tool_calls") for message in messages):
+        without = [{key: value for key, value in message.items() if key != "tool_calls"} for message in messages]
+        filled = [message if message.get("content") is not None else {**message, "content": ""} for message in without]
+        if text in (_apply_or_nothing(tokenizer, item, without), _apply_or_nothing(tokenizer, item, filled)):
+            raise ItemError("this model's chat template leaves tool calls out: write them into the message's content")
+
+
+def _apply_or_nothing(tokenizer: Any, item: Item, messages: Sequence[Mapping[str, Any]]) -> str | None:
+    try:
+        return _apply(tokenizer, item, messages)
+    except ItemError:
+        return None
 
 
 def _reason(error: Exception, messages: Sequence[Mapping[str, Any]]) -> str:
@@ -109,37 +141,46 @@ def _marked(message: Mapping[str, Any], first: int) -> dict[str, Any]:
 
 
 def _by_marks(tokenizer: Any, item: Item, messages: Sequence[Mapping[str, Any]], text: str) -> list[list[Range]] | None:
-    """Locate contents by rendering marks in their place; None when the template does more than insert them."""
+    """Locate contents by rendering marks in their place; None when the template does more than insert (and strip) them."""
     marked: list[dict[str, Any]] = []
     texts: list[str] = []
-    counts: list[int] = []
     for message in messages:
         marked.append(_marked(message, len(texts)))
-        counts.append(len(_texts(message)))
         texts += _texts(message)
-    try:
-        skeleton = _apply(tokenizer, item, marked)
-    except ItemError:
+    skeleton = _apply_or_nothing(tokenizer, item, marked)
+    if skeleton is None:
         return None
-    found: list[Range] = []
-    at = 0
-    for index, content in enumerate(texts):
-        before, mark, skeleton = skeleton.partition(f"{_MARK[0]}{index}{_MARK[1]}")
-        if not mark or not text.startswith(before, at):
-            return None
-        at += len(before)
-        shown = next((form for form in (content, content.strip()) if text.startswith(form, at)), None)
-        if shown is None:
-            return None
-        found.append((at, at + len(shown)))
-        at += len(shown)
-    if text[at:] != skeleton:
+    for strip in _STRIPS:
+        found = _align(skeleton, [strip(content) for content in texts], text)
+        if found is not None:
+            break
+    else:
         return None
-    grouped, start = [], 0
-    for count in counts:
-        grouped.append(found[start : start + count])
-        start += count
+    grouped: list[list[Range]] = []
+    first = 0
+    for message in messages:
+        count = len(_texts(message))
+        grouped.append([found[index] for index in range(first, first + count) if index in found])
+        first += count
     return grouped
+
+
+def _align(skeleton: str, contents: Sequence[str], text: str) -> dict[int, Range] | None:
+    """Read `text` as `skeleton` with contents in place of its marks, in whatever order; give each content's first place."""
+    found: dict[int, Range] = {}
+    at = read = 0
+    for mark in _MARKED.finditer(skeleton):
+        index = int(mark[1])
+        if index >= len(contents):  # not our mark: a message quotes one
+            return None
+        content = contents[index]
+        between = skeleton[read : mark.start()]
+        if not text.startswith(between + content, at):
+            return None
+        at += len(between)
+        found.setdefault(index, (at, at + len(content)))
+        at, read = at + len(content), mark.end()
+    return found if text[at:] == skeleton[read:] else None
 
 
 def _in_order(messages: Sequence[Mapping[str, Any]], text: str) -> list[list[Range]]:
@@ -204,10 +245,13 @@ def _argument_forms(arguments: Any) -> list[str]:
 def _turn_spans(messages: Sequence[Mapping[str, Any]], ranges: Sequence[Sequence[Range]]) -> list[SpanRequest]:
     turns: list[list[Range]] = []
     for message, found in zip(messages, ranges, strict=True):
-        if message["role"] == "user" and (not turns or turns[-1]):
+        if message["role"] == "user":
             turns.append([])
         if turns:
             turns[-1] += found
-    return [
-        SpanRequest("turn", turn[0][0], turn[-1][1], str(index)) for index, turn in enumerate(turns) if turn and turn[-1][1] > turn[0][0]
-    ]
+    spans = []
+    for index, turn in enumerate(turns):
+        start, end = min((start for start, _ in turn), default=0), max((end for _, end in turn), default=0)
+        if end > start:
+            spans.append(SpanRequest("turn", start, end, str(index)))
+    return spans

@@ -37,6 +37,15 @@ def demo_model_folder() -> Path:
     Raises BadInputError naming the command to run when a package is missing, ResourceError when the disk is too small.
     """
     source = _gguf_file()
+    try:
+        return _converted(source)
+    except OSError as error:
+        raise ResourceError(
+            f"the demo's model cannot be kept in the cache ({error.strerror}): free some space, or set TRACESTORE_CACHE_DIR"
+        ) from None
+
+
+def _converted(source: Path) -> Path:
     folder = cache_dir("models") / f"{MODEL_ID}-{file_hash(source)[:12]}-v{_LAYOUT}" / MODEL_ID
     if folder.is_dir():
         return folder

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from tracestore.errors import BadInputError
 from tracestore.extract.cache import cache_dir
 from tracestore.ids import content_hash
 
+_LOG = logging.getLogger("tracestore.extract")
 _CHUNK: Final = 4 << 20
 _IRRELEVANT: Final = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "use_cache", "_attn_implementation_autoset")
 _WEIGHT_PATTERNS: Final = ("*.safetensors", "pytorch_model*.bin")
@@ -26,13 +28,11 @@ _WEIGHT_PATTERNS: Final = ("*.safetensors", "pytorch_model*.bin")
 
 def weight_files(folder: Path) -> list[Path]:
     """List the weights files that transformers would load from a model folder, by name; safetensors before pickled ones."""
-    for index_name in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        index = folder / index_name
-        if index.is_file():
-            return _indexed(index)
-    for single in ("model.safetensors", "pytorch_model.bin"):
-        if (folder / single).is_file():
-            return [folder / single]
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (folder / name).is_file():
+            return [folder / name]
+        if (folder / f"{name}.index.json").is_file():
+            return _indexed(folder / f"{name}.index.json")
     for pattern in _WEIGHT_PATTERNS:
         found = sorted(folder.glob(pattern))
         if found:
@@ -43,7 +43,7 @@ def weight_files(folder: Path) -> list[Path]:
 def _indexed(index: Path) -> list[Path]:
     try:
         names = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise BadInputError(f"{index} is no valid index of weights: copy or download it again") from None
     files = [index.parent / name for name in sorted(names)]
     missing = [file.name for file in files if not file.is_file()]
@@ -60,11 +60,13 @@ def folder_fingerprint(folder: Path) -> str:
     if not files:
         raise BadInputError(f"{folder} holds no weights (*.safetensors or pytorch_model*.bin)")
     try:
-        config: Mapping[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise BadInputError(f"{folder} holds no config.json: is it a model folder?") from None
     except ValueError:
         raise BadInputError(f"{folder / 'config.json'} is not valid JSON") from None
+    if not isinstance(config, dict):
+        raise BadInputError(f"{folder / 'config.json'} holds no JSON object")
     relevant = {key: value for key, value in config.items() if key not in _IRRELEVANT}
     return content_hash({"config": _plain(relevant), "weights": [file_hash(file) for file in files]})
 
@@ -75,30 +77,39 @@ def _plain(value: Any) -> Any:
 
 
 def file_hash(path: Path) -> str:
-    """Hash a file's content (SHA-256), remembered by path, size and modification time."""
+    """Hash a file's content (SHA-256), remembered by path, size and modification time where the cache can be written."""
     real = path.resolve()
     stat = real.stat()
-    note = cache_dir("fingerprints") / hashlib.sha256(str(real).encode()).hexdigest()
+    name = hashlib.sha256(str(real).encode()).hexdigest()
     key = [stat.st_size, stat.st_mtime_ns, stat.st_ino]
-    try:
-        remembered = json.loads(note.read_text(encoding="ascii"))
-        if remembered["key"] == key:
-            return str(remembered["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # not remembered, or the note is damaged: read the file
+    remembered = _remembered(name, key)
+    if remembered is not None:
+        return remembered
     digest = hashlib.sha256()
     with real.open("rb") as file:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
-    _write_note(note, {"key": key, "sha256": digest.hexdigest()})
+    _remember(name, {"key": key, "sha256": digest.hexdigest()})
     return digest.hexdigest()
 
 
-def _write_note(note: Path, value: Mapping[str, object]) -> None:
-    handle, temporary = tempfile.mkstemp(dir=note.parent)
-    with os.fdopen(handle, "w", encoding="ascii") as file:
-        json.dump(value, file)
-    os.replace(temporary, note)
+def _remembered(name: str, key: list[int]) -> str | None:
+    try:
+        note = json.loads((cache_dir("fingerprints") / name).read_text(encoding="ascii"))
+        return str(note["sha256"]) if note["key"] == key else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not remembered, or the note is damaged: the file is read
+
+
+def _remember(name: str, note: Mapping[str, object]) -> None:
+    try:
+        folder = cache_dir("fingerprints")
+        handle, temporary = tempfile.mkstemp(dir=folder)
+        with os.fdopen(handle, "w", encoding="ascii") as file:
+            json.dump(note, file)
+        os.replace(temporary, folder / name)
+    except OSError as error:
+        _LOG.warning("the cache cannot be written (%s): weights are read whole on every load", error.strerror)
 
 
 def state_fingerprint(model: Any) -> str:

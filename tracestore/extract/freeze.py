@@ -23,8 +23,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tracestore.extract import attention
 from tracestore.extract.attention import AttentionState
+from tracestore.extract.families import private
 from tracestore.extract.families import MlpKind
-from tracestore.extract.layout import ModelLayout
+from tracestore.extract.layout import GENERIC, ModelLayout
 from tracestore.extract.norms import FrozenNorm
 
 HALF = (torch.bfloat16, torch.float16)
@@ -115,22 +116,15 @@ def _raised(module: nn.Module) -> Callable[[Tensor], Tensor]:
 
 _FIXED = frozenset(
     {
-        *(
-            torch.sigmoid,
-            functional.sigmoid,
-            Tensor.sigmoid,
-            torch.tanh,
-            functional.tanh,
-            Tensor.tanh,
-            Tensor.sigmoid_,
-            functional.softplus,
-        ),
+        *(torch.sigmoid, functional.sigmoid, Tensor.sigmoid, Tensor.sigmoid_),
+        *(torch.tanh, functional.tanh, Tensor.tanh, functional.softplus),
         *(torch.softmax, functional.softmax, Tensor.softmax),
     }
 )
 _ACTIVATIONS = frozenset(
     {functional.silu, functional.gelu, functional.relu, torch.relu, Tensor.relu, functional.relu6, functional.leaky_relu, functional.elu}
 )
+_MIXING = frozenset({torch.matmul, Tensor.matmul, Tensor.__matmul__, torch.bmm, Tensor.bmm, functional.layer_norm, torch.addmm})
 
 
 class FrozenFunctions(TorchFunctionMode):
@@ -152,14 +146,24 @@ class FrozenFunctions(TorchFunctionMode):
             return self._freeze(lambda x: func(x, *args[1:], **kwargs))(args[0])
         if func is functional.linear and args[0].dtype != args[1].dtype:
             return linear(*args, *([None] if len(args) + len(kwargs) < 3 else []), **kwargs)
+        if func in _MIXING:
+            args = _raise_half(args)
         return func(*args, **kwargs)
+
+
+def _raise_half(args: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Raise half-precision tensors that meet float32 ones; others are left alone."""
+    kinds = {a.dtype for a in args if isinstance(a, Tensor)}
+    if torch.float32 not in kinds or not kinds & set(HALF):
+        return args
+    return tuple(a.to(torch.float32) if isinstance(a, Tensor) and a.dtype in HALF else a for a in args)
 
 
 @contextmanager
 def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], state: AttentionState) -> Iterator[None]:
     """Hold every non-linearity of `model` fixed while a forward pass runs; `norms` are the closed forms of its norm modules."""
     with ExitStack() as stack:
-        _quiet(model, stack)
+        quieten(model, stack)
         for module, form in norms.items():
             stack.enter_context(replaced_forward(module, lambda x, *_, form=form, **__: form(x)))
         for block in layout.blocks:
@@ -170,15 +174,15 @@ def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], 
             for module in model.modules():
                 if isinstance(module, nn.Embedding):
                     stack.enter_context(replaced_forward(module, _raise_embedding(module)))
-                elif isinstance(module, nn.Linear | Conv1D):
+                elif type(module).forward in (nn.Linear.forward, Conv1D.forward):
                     stack.enter_context(replaced_forward(module, _raised(module)))
         use_attention(model, stack, state)
-        if layout.family == "generic":
+        if layout.family == GENERIC:
             stack.enter_context(FrozenFunctions(layout.blocks[0].mlp))
         yield
 
 
-def _quiet(model: Any, stack: ExitStack) -> None:
+def quieten(model: Any, stack: ExitStack) -> None:
     """No dropout, no gradients of parameters."""
     for module in model.modules():
         if module.training:
@@ -192,12 +196,24 @@ def _quiet(model: Any, stack: ExitStack) -> None:
 
 def use_attention(model: Any, stack: ExitStack, state: AttentionState) -> None:
     """Let every attention of `model` run through `attention`, until `stack` is closed."""
-    configs = {id(c): c for m in model.modules() if (c := getattr(m, "config", None)) is not None and hasattr(c, "_attn_implementation")}
-    for config in configs.values():
-        stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
-        config._attn_implementation_internal = attention.NAME
-        if getattr(config, "_experts_implementation_internal", None) is not None:  # the grouped kernels want half precision
-            stack.callback(setattr, config, "_experts_implementation_internal", config._experts_implementation_internal)
-            config._experts_implementation_internal = "eager"
+    name = "eager" if private.writes_privately(model) else attention.NAME
+    for config in _configs(model):
+        if hasattr(config, "_attn_implementation"):
+            stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
+            config._attn_implementation_internal = name
+    stack.enter_context(private.adapted(model))
+    use_plain_experts(model, stack)
     attention.activate(state)
     stack.callback(attention.deactivate, state)
+
+
+def use_plain_experts(model: Any, stack: ExitStack) -> None:
+    """Let mixtures of experts run as plain loops, until `stack` is closed: the grouped kernels know neither float64 nor our gradient."""
+    for config in _configs(model):
+        if getattr(config, "_experts_implementation_internal", None) is not None:
+            stack.callback(setattr, config, "_experts_implementation_internal", config._experts_implementation_internal)
+            config._experts_implementation_internal = "eager"
+
+
+def _configs(model: Any) -> list[Any]:
+    return list({id(config): config for m in model.modules() if (config := getattr(m, "config", None)) is not None}.values())

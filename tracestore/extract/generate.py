@@ -34,7 +34,7 @@ def continue_tokens(loaded: LoadedModel, token_ids: Sequence[int], options: Gene
     new: list[int] = []
     step = torch.tensor([list(token_ids)], device=loaded.device)
     cache = None
-    with torch.inference_mode():
+    with torch.no_grad():
         while len(new) < options.max_new_tokens:
             result = loaded.model(input_ids=step, past_key_values=cache, use_cache=True)
             token = _choose(result.logits[0, -1].float().cpu(), options, generator)

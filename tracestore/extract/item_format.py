@@ -57,6 +57,7 @@ _SYNONYMS: Final = {
     "max_tokens": "max_new_tokens",
 }
 _SHOWN_KEY_CHARS: Final = 40
+_LARGEST: Final = 1 << 53  # of a count: what every JSON reader and column holds exactly
 
 
 def parse_item(record: object, *, text_key: bytes | None = None) -> Item:
@@ -87,7 +88,7 @@ def parse_item(record: object, *, text_key: bytes | None = None) -> Item:
         documents=_documents(present.get("documents"), prompt, completion),
         spans=_spans(present, "spans", length),
         evidence=_spans(present, "evidence", length),
-        id=item_id if item_id is not None else content_hash(record, key=text_key),
+        id=item_id if item_id is not None else content_hash(present, key=text_key),
         targets=_targets(present.get("targets")),
         target_token=_token(present, "target_token"),
         foil=_token(present, "foil"),
@@ -102,6 +103,25 @@ def parse_item(record: object, *, text_key: bytes | None = None) -> Item:
         otel_trace_id=_hexadecimal(present, "otel_trace_id", 32),
         otel_span_id=_hexadecimal(present, "otel_span_id", 16),
     )
+
+
+def item_record(item: Item) -> dict[str, Any]:
+    """Give the JSON object that `parse_item` makes this item of, without what is absent."""
+    record = {key: getattr(item, key) for key in KEYS}
+    record["messages"] = None if item.messages is None else [dict(message) for message in item.messages]
+    record["tools"] = None if item.tools is None else [dict(tool) for tool in item.tools]
+    record["documents"] = [{"id": document.id, "text": document.text} for document in item.documents]
+    for key in ("spans", "evidence"):
+        record[key] = [_span_record(span) for span in getattr(item, key)]
+    record["targets"] = list(item.targets) if isinstance(item.targets, tuple) else item.targets
+    record["tags"] = list(item.tags)
+    kept = ("messages", "tools", "targets")  # empty, these mean something else than absent
+    return {key: value for key, value in record.items() if value is not None and (value != [] or key in kept)}
+
+
+def _span_record(span: SpanRequest) -> dict[str, Any]:
+    record: dict[str, Any] = {"kind": span.kind, "start": span.start, "end": span.end}
+    return record if span.ref is None else {**record, "ref": span.ref}
 
 
 def _kind(value: object) -> str:
@@ -156,8 +176,8 @@ def _count(record: Mapping[str, Any], key: str) -> int | None:
     if key not in record:
         return None
     value = _integer(record[key], f"`{key}`")
-    if value < 0:
-        raise ItemError(f"`{key}` is {value}: it cannot be negative")
+    if not 0 <= value <= _LARGEST:
+        raise ItemError(f"`{key}` is {'negative' if value < 0 else 'too large'}")
     return value
 
 

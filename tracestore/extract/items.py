@@ -18,7 +18,6 @@ from typing import IO, Any, Final, Literal
 
 from tracestore.errors import BadInputError, ItemError
 from tracestore.extract.item_format import KEYS, parse_item
-from tracestore.ids import content_hash
 from tracestore.model import Item
 
 ItemFormat = Literal["jsonl", "txt", "parquet"]
@@ -190,15 +189,3 @@ def _unique(entries: Iterator[_Numbered]) -> Iterator[Item | ItemFailure]:
         else:
             first[short] = line
             yield entry
-
-
-def item_hash(item: Item, *, text_key: bytes | None = None) -> str:
-    """Name an item that was built in Python and has no id of its own."""
-    if item.id is not None:
-        return item.id
-    content = {
-        name: getattr(item, name) for name in ("prompt", "completion", "target_token", "foil", "expected", "variant", "max_new_tokens")
-    }
-    content["messages"] = None if item.messages is None else [dict(message) for message in item.messages]
-    content["targets"] = list(item.targets) if isinstance(item.targets, tuple | list) else item.targets
-    return content_hash(content, key=text_key)

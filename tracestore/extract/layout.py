@@ -34,6 +34,10 @@ class BlockLayout:
     mid_reader: nn.Module | None
 
 
+GENERIC = "generic"
+"""The family of an architecture that has no table."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelLayout:
     """A model taken apart. `family` is the table's name, or `generic`."""

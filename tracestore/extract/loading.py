@@ -23,12 +23,11 @@ import transformers
 from tracestore.errors import BadInputError, ResourceError, UnsupportedModelError
 from tracestore.extract import fingerprint as fingerprints
 from tracestore.extract import memory
+from tracestore.extract.hub import model_folder
 from tracestore.extract.load_tokenizer import first_line, load_tokenizer
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16", "float64"]
 _CONTEXT_NAMES: Final = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "max_sequence_length", "seq_length")
-_FETCHED: Final = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-_SUBFOLDERS: Final = "*/*"  # copies in other formats
 
 
 @dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
@@ -59,8 +58,8 @@ class LoadedModel:
         return frozenset(int(token) for token in found if token is not None)
 
 
-def load_model(model_id: str | Path, *, device: str = "cpu", dtype: Dtype = "float32", revision: str | None = None) -> LoadedModel:
-    """Load a causal language model by folder or hub id, with the weights in `dtype` (`auto`: as stored).
+def load_model(model_id: str | Path, *, device: str = "cpu", dtype: Dtype = "float32") -> LoadedModel:
+    """Load a causal language model by folder or hub id (`owner/name` or `owner/name@revision`), weights in `dtype` (`auto`: as stored).
 
     Raises BadInputError (unknown folder, incomplete or damaged weights), UnsupportedModelError (no causal language model of transformers)
     and ResourceError (not enough memory; the message says what to change).
@@ -68,7 +67,7 @@ def load_model(model_id: str | Path, *, device: str = "cpu", dtype: Dtype = "flo
     if dtype not in get_args(Dtype):
         raise BadInputError(f"unknown dtype {dtype!r}: choose one of {', '.join(get_args(Dtype))}")
     target = _device(device)
-    folder = _resolve(model_id, revision)
+    folder = model_folder(model_id)
     files = fingerprints.weight_files(folder)
     if target.type == "cpu" and files:
         advice = "load it with dtype bfloat16, choose a smaller model, or free memory"
@@ -77,7 +76,8 @@ def load_model(model_id: str | Path, *, device: str = "cpu", dtype: Dtype = "flo
     with _quiet():
         model = _load_weights(folder, dtype, target)
         tokenizer = load_tokenizer(folder)
-    return wrap_model(model, tokenizer, model_id=str(model_id), fingerprint=print_id, checkpoint_step=checkpoint_step(folder))
+    step = checkpoint_step(folder, str(model_id))
+    return wrap_model(model, tokenizer, model_id=str(model_id), fingerprint=print_id, checkpoint_step=step)
 
 
 def wrap_model(
@@ -110,16 +110,19 @@ def context_length(config: Any) -> int | None:
     return None
 
 
-def checkpoint_step(folder: Path) -> int | None:
-    """Read the training step from trainer_state.json, or from a folder name such as `checkpoint-500` or `step-500`."""
+def checkpoint_step(folder: Path, name: str = "") -> int | None:
+    """Read the training step from trainer_state.json, or from a folder name or a revision such as `checkpoint-500` or `step500`."""
     try:
         step = json.loads((folder / "trainer_state.json").read_text(encoding="utf-8")).get("global_step")
     except (OSError, ValueError, AttributeError):
         step = None
     if isinstance(step, int) and not isinstance(step, bool):
         return step
-    named = re.search(r"(?:checkpoint|step)[-_]?(\d+)$", folder.name, re.IGNORECASE)
-    return int(named.group(1)) if named else None
+    for place in (folder.name, name):
+        named = re.search(r"(?:checkpoint|step)[-_]?(\d+)$", place, re.IGNORECASE)
+        if named:
+            return int(named.group(1))
+    return None
 
 
 def _device(name: str) -> torch.device:
@@ -129,36 +132,6 @@ def _device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError):
         raise BadInputError(f"device {name!r} cannot be used here: choose cpu, or install a torch build for it") from None
     return device
-
-
-def _resolve(model_id: str | Path, revision: str | None) -> Path:
-    """Find the folder of a model, fetching a hub id."""
-    given = Path(model_id).expanduser()
-    if given.is_dir():
-        return given
-    name = str(model_id)
-    if given.exists():
-        raise BadInputError(f"{name} is a file: give the model's folder (GGUF files are not read; convert them to safetensors first)")
-    if (
-        isinstance(model_id, Path)
-        or name.startswith(("/", ".", "~"))
-        or name.count("/") > 1
-        or not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)?", name)
-    ):
-        raise BadInputError(f"there is no model folder {name}")
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(name, revision=revision, allow_patterns=list(_FETCHED), ignore_patterns=_SUBFOLDERS))
-        if not fingerprints.weight_files(folder):  # published before safetensors
-            folder = Path(snapshot_download(name, revision=revision, allow_patterns=[*_FETCHED, "*.bin"], ignore_patterns=_SUBFOLDERS))
-        return folder
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
-        why = type(error).__name__
-        raise BadInputError(
-            f"{name} is no local folder and could not be fetched from the hub ({why}): check the name, your access and the network"
-        ) from None
 
 
 def _load_weights(folder: Path, dtype: str, device: torch.device) -> Any:

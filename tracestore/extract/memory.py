@@ -54,16 +54,25 @@ def _meminfo() -> int | None:
     return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
 
 
-def _cgroup_left() -> int | None:
-    """Give what the container's limit leaves (version 2, then version 1)."""
-    for limit, used in (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes")):
+def _cgroup_left(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """Give what the container's limit leaves (version 2, then version 1); cached file pages count as free, since they give way."""
+    versions = (
+        ("memory.max", "memory.current", "memory.stat", ("inactive_file", "active_file")),
+        (
+            "memory/memory.limit_in_bytes",
+            "memory/memory.usage_in_bytes",
+            "memory/memory.stat",
+            ("total_inactive_file", "total_active_file"),
+        ),
+    )
+    for limit, used, statistics, names in versions:
         try:
-            top = Path("/sys/fs/cgroup", limit).read_text(encoding="ascii").strip()
-            now = Path("/sys/fs/cgroup", used).read_text(encoding="ascii").strip()
+            top, now, lines = ((root / name).read_text(encoding="ascii").strip() for name in (limit, used, statistics))
         except OSError:
             continue
         if top.isdigit() and now.isdigit():
-            return max(0, int(top) - int(now))
+            cached = sum(int(line.split()[1]) for line in lines.splitlines() if line.split()[0] in names)
+            return max(0, int(top) - int(now) + cached)
     return None
 
 

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from tracestore.errors import UnsupportedModelError
+from tracestore.extract.layout import ModelLayout
+
 
 @dataclass(frozen=True, slots=True)
 class FrozenNorm:
@@ -102,3 +105,21 @@ def _agree(form: FrozenNorm, probe: Tensor, wanted: object, tolerance: float) ->
         return False
     scale = float(wanted.abs().max().clamp_min(1e-9))
     return float((found - wanted.to(found.dtype)).abs().max()) <= tolerance * scale
+
+
+def recognise_all(layout: ModelLayout) -> dict[nn.Module, FrozenNorm]:
+    """Prove every norm of the decoder layers and the final one. Those inside attention may be left as they are (queries and keys)."""
+    forms: dict[nn.Module, FrozenNorm] = {}
+    inside = {m for block in layout.blocks for m in block.attention.modules()}
+    modules = [m for block in layout.blocks for m in block.layer.modules()] + [layout.final_norm]
+    for module in modules:
+        if module is not layout.final_norm and not (looks_like_norm(module) and not any(module.children())):
+            continue
+        form = recognise(module, layout.width)
+        if form is not None:
+            forms[module] = form
+        elif module not in inside:
+            raise UnsupportedModelError(
+                f"{type(module).__name__} is neither an RMSNorm nor a LayerNorm in any known form, so it cannot be held fixed exactly"
+            )
+    return forms

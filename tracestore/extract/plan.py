@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tracestore import ids
-from tracestore.errors import BadInputError, ItemError
+from tracestore.errors import BadInputError
 from tracestore.extract import frozen
 from tracestore.extract.generate import check_options
-from tracestore.extract.item_format import parse_item
-from tracestore.extract.items import item_hash
+from tracestore.extract.item_format import item_record, parse_item
 from tracestore.extract.loading import LoadedModel
 from tracestore.extract.prepare import Prepared, prepare
 from tracestore.extract.targets import TargetPlan, plan_targets
@@ -42,14 +41,14 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
     """
     options = options or TraceOptions()
     _check(options)
-    if isinstance(item, str):
-        item = parse_item({"prompt": item})
-    if (item.prompt is None) == (item.messages is None):
-        raise ItemError("an item has exactly one of `prompt` and `messages`")
+    line = None if isinstance(item, str) else item.line
+    item = replace(parse_item({"prompt": item} if isinstance(item, str) else item_record(item)), line=line)
     generation = _generation(item, options)
     n_new = generation.max_new_tokens
     prepared = prepare(loaded.tokenizer, item, context_length=loaded.context_length, max_new_tokens=n_new)
-    vocabulary = int(loaded.config.vocab_size)
+    vocabulary = int(loaded.model.get_input_embeddings().weight.shape[0])
+    if max(prepared.tokens.token_ids) >= vocabulary:
+        raise BadInputError(f"the tokenizer of {loaded.model_id} makes tokens that the model does not have: it belongs to another model")
     targets = plan_targets(loaded.tokenizer, item, options, prepared, n_new=n_new, vocabulary=vocabulary)
     trace_id = ids.trace_id(
         model_fingerprint=ids.content_hash([loaded.fingerprint, loaded.dtype]),
@@ -61,8 +60,7 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
         method_version=METHOD_VERSIONS[options.method],
         pruning={"keep": options.pruning.keep, "max_edges": options.pruning.max_edges},
     )
-    item_id = item_hash(item)
-    return PlannedTrace(trace_id, item, item_id, prepared, targets, generation, options.pruning, options.method)
+    return PlannedTrace(trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method)
 
 
 def _check(options: TraceOptions) -> None:

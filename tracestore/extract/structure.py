@@ -19,8 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tracestore.errors import UnsupportedModelError
 from tracestore.extract.attention import AttentionState
-from tracestore.extract.freeze import use_attention
-from tracestore.extract.layout import BlockLayout, FeedForward, ModelLayout, whole
+from tracestore.extract.families.private import WRITERS
+from tracestore.extract.freeze import quieten, use_attention
+from tracestore.extract.layout import GENERIC, BlockLayout, FeedForward, ModelLayout, whole
 from tracestore.extract.norms import looks_like_norm
 
 
@@ -57,7 +58,7 @@ def generic_layouts(model: Any) -> list[ModelLayout]:
     if len({b.mid_reader is None for b in blocks}) > 1:
         raise UnsupportedModelError(f"{name} mixes parallel and sequential blocks: it cannot be traced")
     return [
-        ModelLayout("generic", tuple(_with_kind(block, kind) for block in blocks), finals[-1], head, width) for kind in ("gated", "plain")
+        ModelLayout(GENERIC, tuple(_with_kind(block, kind) for block in blocks), finals[-1], head, width) for kind in ("gated", "plain")
     ]
 
 
@@ -81,10 +82,8 @@ def _watch(model: Any, layers: list[nn.Module]) -> tuple[_Seen, AttentionState]:
     config = model.config.get_text_config()
     ids = (torch.arange(6, device=next(model.parameters()).device) * 7 + 3) % int(config.vocab_size)
     with ExitStack() as stack:
+        quieten(model, stack)
         for module in model.modules():
-            if module.training:
-                stack.callback(setattr, module, "training", True)
-                module.training = False
             stack.callback(module.register_forward_hook(_note(seen), with_kwargs=True).remove)
         use_attention(model, stack, state)
         with torch.no_grad():
@@ -162,7 +161,7 @@ def _feed_forward(layer: nn.Module, attention: nn.Module, seen: _Seen) -> tuple[
             elif isinstance(child, nn.Linear | Conv1D):
                 loose.append(child)
             elif any(True for _ in child.parameters()):
-                parts.append(whole(child))
+                parts.append(_part(child))
 
     visit(layer)
     loose.sort(key=seen.calls.index)
@@ -175,11 +174,19 @@ def _feed_forward(layer: nn.Module, attention: nn.Module, seen: _Seen) -> tuple[
     return tuple(parts)
 
 
+def _part(module: nn.Module) -> FeedForward:
+    """Describe an MLP that is one module; some add the residual stream inside, after their last linear layer."""
+    last = WRITERS.get(type(module).__name__)
+    return whole(module) if last is None else FeedForward(module, module.get_submodule(last), frozenset(module.modules()))
+
+
 def _is_activation(module: nn.Module) -> bool:
-    if any(module.children()) or any(True for _ in module.parameters()) or isinstance(module, nn.Dropout | nn.Identity):
-        return False
     name = type(module).__name__.lower()
     home = type(module).__module__
+    if home == "transformers.activations" and not any(module.children()):
+        return True  # some hold parameters
+    if any(module.children()) or any(True for _ in module.parameters()) or isinstance(module, nn.Dropout | nn.Identity):
+        return False
     return home.startswith("torch.nn.modules.activation") or home.endswith("activations") or "gelu" in name or "activation" in name
 
 

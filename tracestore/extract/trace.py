@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -84,7 +84,9 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
     if record.spans:
         tables[schema.edge_table("INFLUENCES", "Span", "Output")] = span_influences(record, influences, tables["Output"])
     tables[schema.edge_table("EMITS", "Output", "Token")] = emits(record, tables["Output"])
-    header = _header(loaded, plan, tokens, run_id or uuid.uuid4().hex, closure, attributor.replay_gap)
+    header = _header(loaded, plan, tokens, run_id or uuid.uuid4().hex)
+    header |= {"n_layers": len(attributor.layout.blocks), "n_heads": run.capture.state.heads}
+    header |= {"closure": closure, "replay_gap": attributor.replay_gap}
     tables["Trace"] = table("Trace", [header])
     ordered = {name: tables[name] for name in schema.ARCHIVE_TABLES if name in tables and tables[name].num_rows}
     return Trace(plan.trace_id, ordered)
@@ -167,7 +169,7 @@ def _output_correct(plan: PlannedTrace, tokens: Tokenised, found: OutputAttribut
     answer_from = plan.prepared.n_prompt - 1
     if found.pos < answer_from:
         return None
-    before = tokens.text[plan.prepared.prompt_chars : tokens.offsets[found.pos][1]] if found.pos > answer_from else ""
+    before = tokens.text[plan.prepared.prompt_chars : tokens.offsets[found.pos][1]]
     return token_correct(before, text, plan.item.expected)
 
 
@@ -177,8 +179,8 @@ def _versions() -> str:
     return json.dumps(found, sort_keys=True)
 
 
-def _header(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised, run_id: str, closure: float, gap: float) -> Mapping[str, Any]:
-    config = loaded.config
+def _header(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised, run_id: str) -> dict[str, Any]:
+    """Give the Trace's properties that do not depend on what was computed."""
     prompt = tokens.text[: plan.prepared.prompt_chars]
     return {
         "local": 0,
@@ -191,8 +193,6 @@ def _header(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised, run_id: 
         "text": tokens.text,
         "n_tokens": len(tokens),
         "n_prompt_tokens": plan.prepared.n_prompt,
-        "n_layers": int(config.num_hidden_layers),
-        "n_heads": int(config.num_attention_heads),
         "generation": json.dumps(generation_record(plan.generation), sort_keys=True),
         "method": plan.method,
         "keep": plan.pruning.keep,
@@ -201,6 +201,4 @@ def _header(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised, run_id: 
         "device": loaded.device,
         "versions": _versions(),
         "created_at": time.time_ns() // 1_000_000,
-        "closure": closure,
-        "replay_gap": gap,
     }

@@ -110,12 +110,14 @@ class _Run:
             self._fail(entry.line, entry.item_id, "ItemError", entry.reason)
             return
         try:
-            self._item(entry)
+            write = self._prepare(entry)
         except _ITEM_FAILURES as error:
             if self._strict:
                 raise
             line = entry.line if entry.line is not None else self._counts["items"]
             self._fail(line, entry.id, type(error).__name__, str(error))
+        else:
+            write()  # outside the block above: a full disk is no fault of this item
 
     def summary(self, seconds: float) -> TraceSummary:
         """Give the counts."""
@@ -125,53 +127,66 @@ class _Run:
             **counts, worst_closure=self._worst, seconds=seconds, trace_ids=tuple(self._asked), errors_path=self._errors.path
         )
 
-    def _item(self, item: Item) -> None:
+    def _prepare(self, item: Item) -> Callable[[], None]:
+        """Do everything that may fail for this item alone; give what is left to do, which is to write."""
         from tracestore.extract.plan import plan_trace
 
         planned = plan_trace(self._loaded, item, self._options)
         trace_id = planned.trace_id if self._key is None else redacted_trace_id(planned.trace_id, self._key)
         item_id = planned.item_id if self._key is None else redacted_item_id(planned.item_id, self._key)
-        if trace_id in self._here or trace_id in self._known:
-            self._join(planned, trace_id, item_id)
-        else:
-            self._compute(planned, item_id)
-        self._asked[trace_id] = None
+        if trace_id not in self._here and trace_id not in self._known:
+            return self._compute(planned, trace_id, item_id)
+        if self._has(trace_id, item_id):
+            return lambda: self._note(trace_id, "known")
+        return self._join(planned, trace_id, item_id)
 
-    def _compute(self, planned: PlannedTrace, item_id: str) -> None:
+    def _compute(self, planned: PlannedTrace, trace_id: str, item_id: str) -> Callable[[], None]:
         from tracestore.extract.trace import run_trace
 
-        trace = run_trace(self._loaded, planned, run_id=self._run_id)
-        answer = answer_of(trace)
-        if self._key is not None:
-            trace = redact(trace, self._key)
-        self._writer.add(trace)
-        self._here[trace.trace_id] = item_id
-        self._answers[trace.trace_id] = answer
-        self._counts["traced"] += 1
-        self._counts["outputs"] += trace.table("Output").num_rows
-        self._counts["edges"] += sum(table.num_rows for name, table in trace.tables.items() if name in schema.EDGE_TABLES)
-        self._worst = max(trace.closure, self._worst or 0.0)
+        computed = run_trace(self._loaded, planned, run_id=self._run_id)
+        trace = computed if self._key is None else redact(computed, self._key)
 
-    def _join(self, planned: PlannedTrace, trace_id: str, item_id: str) -> None:
-        """Add an input line to a trace that is there; a line that is there too counts as known."""
+        def write() -> None:
+            self._writer.add(trace)
+            self._here[trace_id] = item_id
+            self._answers[trace_id] = answer_of(computed)
+            self._note(trace_id, "traced")
+            self._counts["outputs"] += trace.table("Output").num_rows
+            self._counts["edges"] += sum(table.num_rows for name, table in trace.tables.items() if name in schema.EDGE_TABLES)
+            self._worst = max(trace.closure, self._worst or 0.0)
+
+        return write
+
+    def _has(self, trace_id: str, item_id: str) -> bool:
+        """Tell whether a trace has an input line already, or must not get one."""
+        if trace_id in self._forgotten or self._here.get(trace_id) == item_id:
+            return True
+        if self._item_keys is None:
+            self._item_keys = set(self._archive.item_keys())
+        return (trace_id, item_id) in self._item_keys
+
+    def _join(self, planned: PlannedTrace, trace_id: str, item_id: str) -> Callable[[], None]:
+        """Add an input line to a trace that is there."""
         from tracestore.extract.targets import answer_correct
         from tracestore.extract.text_tables import item_row
 
-        if self._item_keys is None:
-            self._item_keys = set(self._archive.item_keys())
-        key = (trace_id, item_id)
-        if key in self._item_keys or self._here.get(trace_id) == item_id or trace_id in self._forgotten:
-            self._counts["known"] += 1
-            return
         if trace_id not in self._answers:
             self._answers[trace_id] = answer_of(self._archive.read_trace(trace_id)) if planned.item.expected else None
         answer = self._answers[trace_id]
-        correct = None if answer is None else answer_correct(answer, planned.item.expected)
-        row = item_row(planned.item, item_id, correct)
+        row = item_row(planned.item, item_id, None if answer is None else answer_correct(answer, planned.item.expected))
         del row["local"]
-        self._writer.add_items(trace_id, [row if self._key is None else row | {"expected": None}])
-        self._item_keys.add(key)
-        self._counts["joined"] += 1
+
+        def write() -> None:
+            self._writer.add_items(trace_id, [row if self._key is None else row | {"expected": None}])
+            assert self._item_keys is not None
+            self._item_keys.add((trace_id, item_id))
+            self._note(trace_id, "joined")
+
+        return write
+
+    def _note(self, trace_id: str, what: str) -> None:
+        self._counts[what] += 1
+        self._asked[trace_id] = None
 
     def _fail(self, line: int, item_id: str | None, kind: str, reason: str) -> None:
         self._errors.write(line=line, item_id=item_id, kind=kind, reason=reason)

@@ -28,8 +28,8 @@ complete (READY) traces only. Weights, scores and relevance are in logits; a sha
 EXPLAIN or PROFILE, and words that write or administer are refused (as names, put them in backticks). Give values as parameters. Join to
 `(:Trace)` by `OF` and ask for `ready_id IS NOT NULL`, or traces that are just being loaded or deleted are counted.
 
-**A fault of the embedded engine** (LadybugDB 0.21.0 to 0.22.0): a MATCH that filters a node *and* a relationship's property, and then
-goes on by another hop, can give wrong rows without an error. Filter the relationship behind a WITH:
+**A fault of the embedded engine** (LadybugDB 0.21.0 to 0.22.0): a MATCH that filters on a relationship's property and then goes on by
+another hop can give wrong rows without an error. Such statements are refused; put the filter behind a WITH:
 
 ```cypher
 MATCH (t:Token)-[i:INFLUENCES]->(o:Output) WHERE t.text = ' Paris'

@@ -28,10 +28,13 @@ table{border-collapse:collapse;width:100%;font-size:.88rem;margin:.4rem 0 .8rem}
 th,td{text-align:left;padding:.22rem .6rem .22rem 0;border-bottom:1px solid var(--line);vertical-align:baseline;overflow-wrap:anywhere}
 th{font-weight:500;opacity:.7;font-size:.8rem;overflow-wrap:normal}td.n,th.n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td.bar{background:linear-gradient(to right,var(--bar) var(--w),transparent 0) no-repeat}tr.sink{opacity:.55}
-td.t{white-space:pre-wrap;font-family:ui-monospace,monospace;font-size:.84rem}
+td.t{white-space:pre-wrap;min-width:7ch;font-family:ui-monospace,monospace;font-size:.84rem}
 details{margin:.3rem 0}summary{cursor:pointer;opacity:.8;font-size:.9rem}
 @media print{details>*{display:block}body{max-width:none}}
 </style>"""
+
+
+_NUMERIC: Final = dict.fromkeys(("number", "signed", "share", "count"), ' class="n"')
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +57,12 @@ def token(text: str = "text", token_id: str = "token_id") -> Callable[[Row], Any
 
 
 def table(caption: str, rows: Sequence[Row], cells: Sequence[Cell]) -> str:
-    """Give a table; nothing where there are no rows. Rows whose `sink` is true are greyed."""
+    """Give a table; nothing where there are no rows. Rows whose `sink` is true are greyed; bars are relative to the column's largest."""
     if not rows:
         return ""
-    number = {"number": ' class="n"', "share": ' class="n"', "count": ' class="n"'}
-    head = "".join(f'<th scope="col"{number.get(cell.kind, "")}>{escape(cell.heading)}</th>' for cell in cells)
-    body = "".join(f"<tr{_sink(row)}>{''.join(_cell(cell, row) for cell in cells)}</tr>" for row in rows)
+    head = "".join(f'<th scope="col"{_NUMERIC.get(cell.kind, "")}>{escape(cell.heading)}</th>' for cell in cells)
+    largest = {cell.heading: max((cell.value(row) or 0.0 for row in rows), default=0.0) for cell in cells if cell.kind == "share"}
+    body = "".join(f"<tr{_sink(row)}>{''.join(_cell(cell, row, largest.get(cell.heading, 0.0)) for cell in cells)}</tr>" for row in rows)
     return f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
 
@@ -96,7 +99,7 @@ def _sink(row: Row) -> str:
     return ' class="sink"' if row.get("sink") else ""
 
 
-def _cell(cell: Cell, row: Row) -> str:
+def _cell(cell: Cell, row: Row, largest: float) -> str:
     value = cell.value(row)
     if value is None:
         return "<td></td>"
@@ -108,7 +111,7 @@ def _cell(cell: Cell, row: Row) -> str:
         case "count":
             return f'<td class="n">{value:,}</td>'
         case "share":
-            return f'<td class="n bar" style="--w:{100 * min(max(value, 0.0), 1.0):.1f}%">{value:.1%}</td>'
+            return f'<td class="n bar" style="--w:{100 * max(value, 0.0) / (largest or 1.0):.1f}%">{value:.1%}</td>'
         case "token":
             return f'<td class="t">{escape(str(value))}</td>'
     return f"<td>{escape(str(value))}</td>"

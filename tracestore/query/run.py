@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.query.catalogue import CatalogueEntry, entry
+from tracestore.query.faults import check_faults
 from tracestore.query.guard import check_read_only
 from tracestore.store.base import Limits, Result, Store
 
@@ -29,9 +30,14 @@ def run_named(store: Store, name: str, params: Mapping[str, object] | None = Non
 
 
 def run_cypher(store: Store, text: str, params: Mapping[str, Any] | None = None, *, limits: Limits | None = None) -> Result:
-    """Run one read-only statement that a user wrote. Raises QueryError when the guard refuses it."""
+    """Run one read-only statement that a user wrote.
+
+    Raises QueryError when the guard refuses it, or when the engine is known to answer it wrongly.
+    """
     check_read_only(text)
-    return store.run(text, dict(params or {}), limits or Limits())
+    limits = limits or Limits()
+    check_faults(store, text, params or {}, limits)
+    return store.run(text, dict(params or {}), limits)
 
 
 def _conform(table: pa.Table, found: CatalogueEntry) -> pa.Table:

@@ -55,6 +55,22 @@ def test_a_template_that_strips_contents_is_still_exact() -> None:
     assert chat.text[span.start : span.end] == "user"
 
 
+MOVING = (
+    "{% set system = messages[0]['content'] %}{% for message in messages[1:] %}[{{ message['role'] }}]"
+    "{% if loop.last %}{{ system }}\n\n{% endif %}{{ message['content'].lstrip('\n') }}{% endfor %}"
+)
+
+
+def test_a_template_that_moves_the_system_message_is_followed() -> None:
+    messages = ({"role": "system", "content": "a"}, {"role": "user", "content": "\nuser"}, {"role": "assistant", "content": "b\n"})
+    messages += ({"role": "user", "content": "a"},)
+    chat = render_chat(byte_level_tokenizer(template=MOVING), Item(messages=messages))
+    assert chat.text == "[user]user[assistant]b\n[user]a\n\na"
+    places = [(span.ref, span.start, span.end) for span in chat.spans if span.kind == "role"]
+    assert places == [("system", 29, 30), ("user", 6, 10), ("assistant", 21, 23), ("user", 32, 33)]
+    assert [(span.start, span.end) for span in chat.spans if span.kind == "turn"] == [(6, 23), (32, 33)]
+
+
 def test_a_template_that_edits_contents_gives_spans_only_to_what_stands_there(caplog: pytest.LogCaptureFixture) -> None:
     messages = ({"role": "user", "content": "why"}, {"role": "assistant", "content": "hm</think>so"}, {"role": "user", "content": "ok"})
     chat = render_chat(byte_level_tokenizer(template=EDITING), Item(messages=messages))
@@ -94,6 +110,17 @@ def test_documents_go_to_the_template_unless_a_message_says_them() -> None:
     assert prepared.tokens.text.startswith("<|im_start|>user\nIt is in Paris.")
     with pytest.raises(ItemError, match=r"documents\[0\]"):
         prepare(byte_level_tokenizer(), Item(messages=asked, documents=documents), context_length=None, max_new_tokens=0)
+
+
+def test_what_the_template_leaves_out_is_refused() -> None:
+    deaf = byte_level_tokenizer(template=CHATML.replace("message.get('tool_calls') or []", "[]"))
+    asked = ({"role": "user", "content": "a"},)
+    with pytest.raises(ItemError, match="takes no tools"):
+        render_chat(deaf, Item(messages=asked, tools=({"type": "function", "function": {"name": "add"}},)))
+    with pytest.raises(ItemError, match="leaves tool calls out"):
+        render_chat(deaf, Item(messages=TOOL_CHAT))
+    hearing = byte_level_tokenizer(template="{{ tools | tojson if tools else '' }}" + CHATML)
+    assert '"add"' in render_chat(hearing, Item(messages=asked, tools=({"name": "add"},))).text
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tracestore.errors import BadInputError, ItemError
-from tracestore.extract.item_format import KEYS, parse_item
-from tracestore.extract.items import ItemFailure, item_hash, read_items
+from tracestore.extract.item_format import KEYS, item_record, parse_item
+from tracestore.extract.items import ItemFailure, read_items
 from tracestore.model import Document, Item, SpanRequest
 
 
@@ -115,10 +117,11 @@ def test_null_means_absent() -> None:
         ({"targets": [1, 1]}, "names a position twice"),
         ({"targets": [1.5]}, "`targets[0]` is a whole number"),
         ({"target_token": 1.5}, "`target_token` is a string or a vocabulary id, not a number"),
-        ({"target_token": -1}, "cannot be negative"),
+        ({"target_token": -1}, "`target_token` is negative"),
+        ({"turn": 10**30}, "`turn` is too large"),
         ({"foil": True}, "`foil` is a string or a vocabulary id, not a boolean"),
         ({"tags": "SECRET"}, "`tags` is a list"),
-        ({"turn": -1}, "`turn` is -1"),
+        ({"turn": -1}, "`turn` is negative"),
         ({"max_new_tokens": "5"}, "`max_new_tokens` is a whole number, not a string"),
         ({"otel_trace_id": "a" * 31}, "32 hexadecimal digits"),
         ({"tools": []}, "`tools` goes with `messages`"),
@@ -209,8 +212,16 @@ def test_default_ids_hash_the_content_and_can_be_keyed() -> None:
     keyed = item(read('{"prompt": "b"}', text_key=b"k" * 32)[0]).id
     assert keyed is not None
     assert keyed != other
-    assert item_hash(Item(prompt="a")) == item_hash(Item(prompt="a")) != item_hash(Item(prompt="b"))
-    assert item_hash(Item(prompt="a", id="mine")) == "mine"
+    assert item(read('{"prompt": "b", "turn": null}')[0]).id == other
+
+
+def test_an_item_and_its_record_are_the_same() -> None:
+    whole = parse_item(FULL)
+    assert parse_item(item_record(whole)) == whole
+    chat = parse_item({"messages": [{"role": "user", "content": "a"}], "tools": [{"name": "f"}], "targets": "all"})
+    assert parse_item(item_record(chat)) == chat
+    assert item_record(Item(prompt="a")) == {"prompt": "a"}
+    assert parse_item(item_record(Item(prompt="a"))).id == item(read('{"prompt": "a"}')[0]).id
 
 
 def test_parquet_rows(tmp_path: Path) -> None:
@@ -241,6 +252,13 @@ def test_unreadable_sources_are_named(tmp_path: Path, name: str) -> None:
 def test_utf16_is_refused_as_a_whole() -> None:
     with pytest.raises(BadInputError, match="UTF-16"):
         read('{"prompt": "a"}'.encode("utf-16"))
+
+
+def test_reading_items_needs_no_model() -> None:
+    heavy = {"torch", "transformers", "pyarrow"}
+    program = f"import sys, tracestore.extract.items as items; next(items.read_items('-')); print({heavy} & set(sys.modules) or 'none')"
+    done = subprocess.run([sys.executable, "-c", program], input='{"prompt": "a"}', capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "none\n"
 
 
 def test_reading_is_lazy() -> None:

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizer
 
 from tests.support.tiny_text_model import added_word, byte_level_tokenizer, metaspace_tokenizer
 from tracestore.errors import ItemError
-from tracestore.extract.tokenise import append_generated, append_given, token_text, token_texts, tokenise
+from tracestore.extract.tokenise import append_generated, append_given, decode_ranges, token_text, token_texts, tokenise
 
 TEXTS = (
     "The capital of France is",
@@ -177,6 +177,24 @@ def test_bytes_that_never_become_a_character_stay_visible() -> None:
     grown = append_generated(_BYTES, tokenise(_BYTES, "a"), [*broken, *_BYTES("bc")["input_ids"]])
     assert grown.text == "a\ufffdbc"
     assert covered(grown.text, grown.offsets)
+
+
+class Pieces:
+    """Tokens that are stretches of bytes, cut anywhere."""
+
+    def __init__(self, *pieces: bytes) -> None:
+        self.pieces = pieces
+
+    def decode(self, ids: list[int], **_: Any) -> str:
+        return b"".join(self.pieces[index] for index in ids).decode(errors="replace")
+
+
+def test_a_token_may_end_within_a_character_and_begin_within_the_next() -> None:
+    emoji = "\U0001f600".encode()
+    pieces = Pieces(b"ab" + emoji[:2], emoji[2:3], emoji[3:] + b"c" + emoji[:1], emoji[1:] + b"d")
+    text, ranges = decode_ranges(pieces, range(4), 0)
+    assert text == "ab\U0001f600c\U0001f600d"
+    assert ranges == ((0, 3), (2, 3), (2, 5), (4, 6))
 
 
 def test_a_slow_tokenizer_is_decoded_token_by_token() -> None:

@@ -1,2 +1,5 @@
-"""The sweep over every causal-LM class of transformers. (Notice to the items engineer: a separate engineer now builds this package
-and tests/integration/test_sweep.py; please leave the sweep to them and spend the time on traps, edge cases and docs/items.md instead.)"""
+"""The sweep over every causal-LM class of transformers: exact, or refused by name and reason; never a wrong number.
+
+`python -m tracestore.extract.sweep` runs all of them and writes docs/families.md. `configs` and `build` make tiny random models,
+`replay` and `reference` an independent frozen function, `judge` compares, `outcome` is one class, `workers` runs many.
+"""

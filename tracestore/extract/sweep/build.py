@@ -62,7 +62,7 @@ def build(model_type: str, seed: int = 0) -> Built:
         dtype = _widest(model, input_ids)
     except NotBuildableError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever 189 foreign classes may raise is the outcome that is recorded
+    except Exception as error:
         raise NotBuildableError(f"{stage} with transformers' own code: {type(error).__name__}: {first_line(error)}") from error
     return Built(model, model_type, type(model).__name__, input_ids, dtype)
 

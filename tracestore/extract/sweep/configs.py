@@ -26,7 +26,9 @@ TINY: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers", "num_layers", "decoder_layers", "num_decoder_layers"), LAYERS),
     **dict.fromkeys(("encoder_layers", "num_encoder_layers"), 1),
     **dict.fromkeys(("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_attention_heads", "attention_heads"), 4),
-    **dict.fromkeys(("encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads", "swa_num_attention_heads"), 4),
+    **dict.fromkeys(
+        ("encoder_attention_heads", "num_encoder_attention_heads", "num_decoder_attention_heads", "swa_num_attention_heads"), 4
+    ),
     **dict.fromkeys(("num_key_value_heads", "num_kv_heads", "swa_num_key_value_heads"), 2),
     **dict.fromkeys(("head_dim", "swa_head_dim", "kv_channels", "dim_head", "linear_head_dim", "global_head_dim"), 8),
     **dict.fromkeys(("intermediate_size", "decoder_ffn_dim", "encoder_ffn_dim", "ffn_dim", "n_inner", "dff", "dim_ff", "d_inner"), 48),
@@ -84,13 +86,27 @@ TINY: Final[Mapping[str, Any]] = {
 
 _LATENT: Final = {"num_key_value_heads": 4}  # every head has its own key, made from one latent vector
 _FULL_AND_SLIDING: Final = ["sliding_attention", "full_attention"] * 2
-_SHARED_KEYS: Final = {"text_config.hidden_size_per_layer_input": 0, "text_config.vocab_size_per_layer_input": 0, "backbone_hidden_size": 32}
+_SHARED_KEYS: Final = {
+    "text_config.hidden_size_per_layer_input": 0,
+    "text_config.vocab_size_per_layer_input": 0,
+    "backbone_hidden_size": 32,
+}
 _TINY_SWA: Final = {
-    **{"swa_num_attention_heads": 4, "swa_num_key_value_heads": 4, "swa_q_lora_rank": 8, "swa_kv_lora_rank": 8},
-    **{"swa_head_dim": 12, "swa_qk_nope_head_dim": 8, "swa_v_head_dim": 8, "head_dim": 12},
+    "swa_num_attention_heads": 4,
+    "swa_num_key_value_heads": 4,
+    "swa_q_lora_rank": 8,
+    "swa_kv_lora_rank": 8,
+    "swa_head_dim": 12,
+    "swa_qk_nope_head_dim": 8,
+    "swa_v_head_dim": 8,
+    "head_dim": 12,
 }
 _INDEXER: Final = {
-    **{"indexer_n_heads": 2, "indexer_kv_heads": 1, "indexer_head_dim": 8, "indexer_budget": 4, "indexer_compress_ratio": 2},
+    "indexer_n_heads": 2,
+    "indexer_kv_heads": 1,
+    "indexer_head_dim": 8,
+    "indexer_budget": 4,
+    "indexer_compress_ratio": 2,
 }
 EXCEPTIONS: Final[Mapping[str, Mapping[str, Any]]] = {
     **dict.fromkeys(("axk1", "axk2", "deepseek_v2", "deepseek_v3", "deepseek_v32", "glm4_moe_lite", "glm_moe_dsa", "minicpm3"), _LATENT),

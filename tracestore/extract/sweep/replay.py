@@ -3,8 +3,8 @@
 Nothing here knows an architecture or uses the engine. The model's own code runs, with its own eager attention; a dispatch mode stands
 below it and sees every tensor operation:
 
-1. Record: number the operations; note the result of every softmax, root, sigmoid, comparison and top-k choice, the scale of every layer norm, and
-   input and output of every activation. An activation whose result is multiplied by another varying branch is a gate.
+1. Record: number the operations; note the result of every softmax, root, sigmoid, comparison and top-k choice, the scale of every layer
+   norm, and input and output of every activation. An activation whose result is multiplied by another varying branch is a gate.
 2. Replay: the same operations in the same order (else it raises), on changed hidden states. Softmax, roots, sigmoids, choices and
    gates give back the noted result; layer norms use the noted scale; other activations multiply their input by the noted output / input.
 3. What remains is affine in the hidden states that enter a layer: differences of replays are exact derivatives, without a step error.
@@ -16,7 +16,7 @@ even in a float64 model, which would hide errors below 1e-6.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import torch
@@ -57,11 +57,11 @@ class Record:
     layer: int
 
 
-class Tape(TorchDispatchMode):
+class Tape(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Note operations (`records` None) or play them back; use as a context around a forward pass, with `activation_hooks`."""
 
     def __init__(self, model: nn.Module, vocabulary: int, *, wide: bool, records: dict[int, Record] | None = None) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.vocabulary, self.wide = vocabulary, wide
         self.replaying = records is not None
         self.records: dict[int, Record] = {} if records is None else records
@@ -71,6 +71,10 @@ class Tape(TorchDispatchMode):
         self._made: dict[int, int] = {}  # storage of an activation's or a sigmoid product's result -> its record
         self._soft: set[int] = set()  # storages of sigmoids
         self._alive: list[Any] = []  # results stay alive, so that no storage is used twice
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it would double the cost of every operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation by its rule."""
@@ -190,8 +194,12 @@ def _keep_wide(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         kwargs["dtype"] = torch.float64
 
 
-class Wide(TorchDispatchMode):
+class Wide(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Leave out every cast from float64 to a smaller format."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled here, and the guard against it would double the cost of every operation
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run one operation, in float64 where it was asked to narrow."""

@@ -16,13 +16,13 @@ _MECHANISM_LABELS: Final = tuple(node.label for node in schema.NODES if node.lev
 def _delete_traces(handle: Handle, first_no: int, last_no: int) -> None:
     low, high = ledger.uid_range(first_no, last_no)
     for node in reversed(schema.NODES):
-        handle.rows(f"MATCH (n:{node.label}) WHERE n.uid >= $low AND n.uid < $high DETACH DELETE n", {"low": low, "high": high})
+        handle.change(f"MATCH (n:{node.label}) WHERE n.uid >= $low AND n.uid < $high DETACH DELETE n", {"low": low, "high": high})
 
 
 def _delete_mechanism(handle: Handle, trace_no: int, output_uid: int) -> None:
     low, high = ledger.uid_range(trace_no, trace_no)
     for label in _MECHANISM_LABELS:
-        handle.rows(
+        handle.change(
             f"MATCH (n:{label}) WHERE n.uid >= $low AND n.uid < $high AND n.output_uid = $output DETACH DELETE n",
             {"low": low, "high": high, "output": output_uid},
         )

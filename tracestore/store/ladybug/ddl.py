@@ -51,6 +51,6 @@ def _edge_table(edge: schema.Edge) -> str:
 
 def schema_script() -> str:
     """Give the text of the first migration: every table of `schema.py`, then the bookkeeping."""
-    head = f"// Made from schema.py (schema version {schema.SCHEMA_VERSION}). Applied once and never edited afterwards.\n"
+    head = f"// Made from schema.py (schema version {schema.SCHEMA_VERSION}). Applied once; never edited afterwards.\n"
     parts = [_node_table(node) for node in schema.NODES] + [_edge_table(edge) for edge in schema.EDGES]
     return head + "\n" + "\n\n".join([*parts, *BOOKKEEPING]) + "\n"

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 MAGIC: Final = b"LBUG"
 _HEADER_BYTES: Final = 12  # magic, then the storage version as a little-endian 64-bit integer
-_ENGINE_FILES: Final = (".wal", ".shadow", ".pinned")
+_ENGINE_FILES: Final = (".wal", ".shadow", ".pinned", ".checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +153,10 @@ def take_lock(files: StoreFiles) -> FileLock:
     """Take the writer's lock. Raises StoreLockedError at once when another process (or this one) holds it."""
     from filelock import FileLock, Timeout
 
-    lock = FileLock(files.beside(".lock"), timeout=0, mode=0o600)
+    path = files.beside(".lock")
+    lock = FileLock(path, timeout=0, mode=0o600)
     try:
+        path.touch(mode=0o600)  # where this fails, acquire would only say that it waited in vain
         lock.acquire()
     except Timeout:
         raise StoreLockedError(

@@ -1,10 +1,11 @@
-"""The engine's database object with its rules: connections, transactions, errors in our words, and a reader's snapshot.
+"""The engine's database object with its rules, each learnt by breaking the engine.
 
-Rules (each learnt by breaking the engine): a transaction that contains COPY contains nothing else; a new connection for each ingest
-transaction; `auto_checkpoint` stays on, for without it a committed COPY is lost when the process dies although later commits survive;
-a reader's pages can change under it while another process checkpoints, so a read counts only if the file was the same before and after;
-after a write that failed on its way to the disk nothing more is written until the store is opened again (deleting the half-written rows
-at once left a file that crashed the engine on opening; leaving them to be cleaned on the next opening never did).
+- A transaction that contains COPY contains nothing else; each ingest transaction gets a new connection.
+- `auto_checkpoint` stays on: without it a committed COPY is lost when the process dies, although later commits survive.
+- No read of this process is open while a transaction commits (`gate.py`).
+- A reader's pages can change under it while another process checkpoints: a read counts only if the file was the same before and after.
+- After a write that failed on its way to the disk nothing more is written until the store is opened again: deleting the half-written rows
+  at once left a file that crashed the engine on opening; leaving them to be cleaned on the next opening never did.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import ResourceError, StoreError, StoreLockedError, StoreUnavailableError
 from tracestore.store.ladybug.files import StoreFiles
+from tracestore.store.ladybug.gate import Gate
 
 if TYPE_CHECKING:
     import ladybug
@@ -69,6 +71,7 @@ class Handle:
         self.files = files
         self.read_only = read_only
         self._broken = False
+        self.gate = Gate()
         self._database: ladybug.Database | None = None
         self._stamp: tuple[object, ...] = ()
         self.open()
@@ -82,7 +85,7 @@ class Handle:
             self._stamp = self._look()
             try:
                 self._database = ladybug.Database(
-                    str(self.files.database), buffer_pool_size=BUFFER_POOL_BYTES, read_only=self.read_only, throw_on_wal_replay_failure=True, auto_checkpoint=False
+                    str(self.files.database), buffer_pool_size=BUFFER_POOL_BYTES, read_only=self.read_only, throw_on_wal_replay_failure=True
                 )
                 return
             except RuntimeError as error:
@@ -159,19 +162,25 @@ class Handle:
                     rows(connection, "ROLLBACK")
                 raise
             try:
-                rows(connection, "COMMIT")
+                with self.gate.committing():
+                    rows(connection, "COMMIT")
             except EngineError:
                 self._broken = True
                 raise
 
     def rows(self, cypher: str, params: Mapping[str, Any] | None = None) -> list[list[Any]]:
-        """Run one statement on a connection of its own."""
+        """Run one reading statement on a connection of its own."""
         with self.connection() as connection:
             try:
                 return rows(connection, cypher, params)
             except EngineError as error:
                 self._note(error)
                 raise
+
+    def change(self, cypher: str, params: Mapping[str, Any] | None = None) -> None:
+        """Run one statement that writes, a transaction of its own."""
+        with self.gate.committing():
+            self.rows(cypher, params)
 
     def _look(self) -> tuple[object, ...]:
         """Describe the files as they are: what differs later was written in between."""

@@ -34,8 +34,8 @@ def apply_migrations(handle: Handle, known: Sequence[Migration] | None = None) -
     pending = pending_migrations(handle, known)
     for migration in pending:
         for statement in (BOOKKEEPING[0].rstrip(";"), *migration.statements):
-            handle.rows(statement)
-        handle.rows(
+            handle.change(statement)
+        handle.change(
             "CREATE (:StoreMigration {version: $version, name: $name, checksum: $checksum, applied_at: $now})",
             {"version": migration.version, "name": migration.name, "checksum": migration.checksum, "now": time.time_ns() // 1_000_000},
         )

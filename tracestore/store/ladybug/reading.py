@@ -96,7 +96,7 @@ class Reader:
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             failure: QueryError | None = None
-            with self._connection() as connection:
+            with self._handle.gate.reading(), self._connection() as connection:
                 try:
                     result = self._once(connection, cypher, params, limits)
                 except EngineError as error:

@@ -39,11 +39,12 @@ _ADMIN_OPENS: Final = ("--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-open
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """Memory of the server, and further settings of neo4j.conf."""
+    """Memory of the server, further settings of neo4j.conf, further options of Java."""
 
     heap: str = "1g"
     page_cache: str = "256m"
     settings: Mapping[str, str] = field(default_factory=dict)
+    java_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +226,7 @@ class LocalServer:
     def _launch(self, java: Path, jars: Path, sizes: Sizes) -> subprocess.Popen[bytes]:
         places = (f"--home-dir={self.home}", f"--config-dir={self.home / 'conf'}", "--console-mode")
         memory = (f"-Xms{sizes.heap}", f"-Xmx{sizes.heap}")
-        command = [str(java), *memory, *self.release.options, "-cp", f"{jars}/*", self.release.main_class, *places]
+        command = [str(java), *memory, *self.release.options, *sizes.java_options, "-cp", f"{jars}/*", self.release.main_class, *places]
         self.log_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         with open(os.open(self.log_file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as log:
             return subprocess.Popen(

@@ -20,7 +20,8 @@ from tracestore.store.neo4j.ddl import FIRST
 if TYPE_CHECKING:
     import neo4j
 
-_LOCK_S: Final = 600.0
+_LOCK_S: Final = 1800.0  # also bounds the migration itself: the lock is an open transaction
+_WAITED_TOO_LONG: Final = ("TransactionTimedOut", "LockAcquisitionTimeout", "LockClientStopped")
 _INDEX_S: Final = 600
 _CHAIN: Final = "MATCH (m:StoreMigration) WHERE m.version > 0 RETURN m.version, m.name, m.checksum"
 
@@ -49,7 +50,7 @@ def apply_migrations(database: Database, url: str, known: Sequence[Migration] | 
         try:
             rows(lock, "MERGE (m:StoreMigration {version: 0}) SET m.name = 'lock', m.applied_at = timestamp()")
         except exceptions.Neo4jError as error:
-            if "TransactionTimedOut" in (error.code or "") or "LockAcquisitionTimeout" in (error.code or ""):
+            if any(end in (error.code or "") for end in _WAITED_TOO_LONG):
                 raise StoreLockedError(f"another process has been migrating {url} for {wait_s:.0f} s; try again later") from error
             raise translate(error, "a migration") from error
         missing = still_missing(steps, _applied(rows(lock, _CHAIN)), url)

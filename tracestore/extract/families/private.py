@@ -1,0 +1,154 @@
+"""Families that write their attention themselves instead of calling transformers' attention interface.
+
+For each class name a short adapter says what to replace while the frozen pass runs, so that the same queries, keys and values go through
+the frozen attention function. It computes what the class computes and nothing else: identity I0 compares the two on every model.
+`WRITERS` names MLPs that add the residual stream inside: there the module that writes is the last linear layer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Final, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tracestore.errors import UnsupportedModelError
+from tracestore.extract.attention import frozen_attention
+
+Replacement: TypeAlias = tuple[str, Callable[..., Any]]
+"""The attribute that is replaced, and what by."""
+
+WRITERS: Final[Mapping[str, str]] = {"BloomMLP": "dense_4h_to_h", "MptMLP": "down_proj", "FalconMLP": "dense_4h_to_h"}
+
+
+def _inner(scaling: Callable[[Any], float]) -> Callable[[Any], Replacement]:
+    """Adapt a class whose `_attn` only attends: query, key and value [B, H, T, D], an additive mask or None."""
+
+    def adapt(module: Any) -> Replacement:
+        def attend(query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
+            query, key = query.to(value.dtype), key.to(value.dtype)
+            out, _weights = frozen_attention(module, query, key, value, _windowed(module, attention_mask, query), scaling=scaling(module))
+            return out.transpose(1, 2), None
+
+        return "_attn", attend
+
+    return adapt
+
+
+def _windowed(module: Any, mask: Tensor | None, query: Tensor) -> Tensor | None:
+    """Add the buffer of allowed positions that GPT-Neo keeps (its local layers see a window) to the mask."""
+    allowed = getattr(module, "bias", None)
+    if not isinstance(allowed, Tensor) or allowed.dim() != 4:
+        return mask
+    length = query.shape[2]
+    kept = torch.zeros((), dtype=query.dtype, device=query.device) if mask is None else mask.to(query.dtype)
+    return torch.where(allowed[:, :, :length, :length].bool(), kept, torch.finfo(query.dtype).min)
+
+
+def _bloom(module: Any) -> Replacement:
+    def forward(hidden_states: Tensor, residual: Tensor, alibi: Tensor, attention_mask: Tensor | None, **_: Any) -> tuple[Tensor, None]:
+        query, key, value = module._reshape(module.query_key_value(hidden_states))
+        batch, heads, length, _width = query.shape
+        bias = alibi.view(batch, heads, 1, -1)[..., :length]
+        out, _weights = frozen_attention(
+            module, query, key, value, attention_mask, scaling=module.beta * module.inv_norm_factor, position_bias=bias
+        )
+        return module.dense(out.reshape(batch, length, -1)) + residual, None
+
+    return "forward", forward
+
+
+def _mpt(module: Any) -> Replacement:
+    def forward(
+        hidden_states: Tensor, position_bias: Tensor | None, attention_mask: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        batch, length = hidden_states.shape[:2]
+        mixed = module.Wqkv(hidden_states)
+        if module.clip_qkv:
+            mixed = mixed.clamp(min=-module.clip_qkv, max=module.clip_qkv)
+        query, key, value = (x.reshape(batch, length, module.n_heads, module.head_dim).transpose(1, 2) for x in mixed.chunk(3, dim=2))
+        allowed = None if attention_mask is None else ~attention_mask.bool()  # its own mask says what is hidden
+        bias = None if position_bias is None else position_bias[None, :, -length:, -length:].to(query.dtype)
+        out, _weights = frozen_attention(module, query, key, value, allowed, scaling=module.softmax_scale, position_bias=bias)
+        return module.out_proj(out.reshape(batch, length, -1)), None
+
+    return "forward", forward
+
+
+def _falcon(module: Any) -> Replacement:
+    rotate = sys.modules[type(module).__module__].apply_rotary_pos_emb
+
+    def forward(
+        hidden_states: Tensor, alibi: Tensor | None, attention_mask: Tensor | None, position_embeddings: Any = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        query, key, value = (x.transpose(1, 2) for x in module._split_heads(module.query_key_value(hidden_states)))
+        if alibi is None:  # otherwise the mask holds it already
+            query, key = rotate(query, key, *position_embeddings)
+        out, _weights = frozen_attention(module, query, key, value, attention_mask, scaling=module.inv_norm_factor)
+        return module.dense(out.reshape(*hidden_states.shape[:2], -1)), None
+
+    return "forward", forward
+
+
+def _falcon_mlp(module: Any) -> Replacement:
+    """Falcon adds the attention's output to the MLP's in place: what the MLP wrote must stay as it was."""
+    forward = module.forward
+    return "forward", lambda x: forward(x).clone()
+
+
+def _xglm(module: Any) -> Replacement:
+    def forward(
+        hidden_states: Tensor, key_value_states: Tensor | None = None, attention_mask: Tensor | None = None, **_: Any
+    ) -> tuple[Tensor, None]:
+        if key_value_states is not None:
+            raise UnsupportedModelError(f"{type(module).__name__} attends to an encoder: it cannot be traced")
+
+        def split(x: Tensor) -> Tensor:
+            return x.view(*hidden_states.shape[:2], module.num_heads, module.head_dim).transpose(1, 2)
+
+        query, key, value = (split(part(hidden_states)) for part in (module.q_proj, module.k_proj, module.v_proj))
+        out, _weights = frozen_attention(module, query, key, value, attention_mask, scaling=module.scaling)
+        return module.out_proj(out.reshape(*hidden_states.shape[:2], -1)), None
+
+    return "forward", forward
+
+
+ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {
+    "GPTJAttention": _inner(lambda module: 1.0 / float(module.scale_attn)),
+    "CodeGenAttention": _inner(lambda module: 1.0 / float(module.scale_attn)),
+    "GPTNeoSelfAttention": _inner(lambda _: 1.0),
+    "GPTNeoXJapaneseAttention": _inner(lambda module: 1.0 / float(module.norm_factor)),
+    "BloomAttention": _bloom,
+    "MptAttention": _mpt,
+    "FalconAttention": _falcon,
+    "FalconMLP": _falcon_mlp,
+    "XGLMAttention": _xglm,
+}
+
+
+def writes_privately(model: nn.Module) -> bool:
+    """Tell whether a model has attention that only an adapter reaches: its masks are then asked for as in eager mode."""
+    return any(type(module).__name__ in ADAPTERS for module in model.modules())
+
+
+@contextmanager
+def adapted(model: nn.Module) -> Iterator[None]:
+    """Replace what the adapters name, for a while."""
+    changed: list[tuple[nn.Module, str, Any]] = []
+    try:
+        for module in model.modules():
+            adapter = ADAPTERS.get(type(module).__name__)
+            if adapter is not None:
+                name, function = adapter(module)
+                changed.append((module, name, module.__dict__.get(name)))
+                module.__dict__[name] = function
+        yield
+    finally:
+        for module, name, before in reversed(changed):
+            if before is None:
+                del module.__dict__[name]
+            else:
+                module.__dict__[name] = before

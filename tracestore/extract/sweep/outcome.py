@@ -1,0 +1,73 @@
+"""Sweep one class: build it, let the engine admit or refuse it, judge what was admitted."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from tracestore.errors import TracestoreError, UnsupportedModelError
+from tracestore.extract.attribute import Attributor
+from tracestore.extract.sweep.build import Built, NotBuildableError, build, class_names, first_line
+from tracestore.extract.sweep.judge import judge, worst
+from tracestore.extract.sweep.replay import ReplayError
+
+Result = Literal["exact", "refused", "not built", "wrong", "failed"]
+"""`wrong`: admitted, and a check failed or could not be made. `failed`: the engine raised something else than a refusal."""
+
+BAD: Final[frozenset[Result]] = frozenset({"wrong", "failed"})
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one class. `check` and `error` are the worst of the judge's checks, relative to what it allows."""
+
+    model_type: str
+    class_name: str
+    result: Result
+    reason: str = ""
+    family: str = ""
+    dtype: str = ""
+    check: str = ""
+    error: float | None = None
+    seconds: float = 0.0
+
+
+def sweep_one(model_type: str, seed: int = 0) -> Outcome:
+    """Sweep one architecture by its model_type."""
+    started = time.monotonic()
+    result, reason, family, dtype, check, error = _outcome(model_type, seed)
+    name = class_names().get(model_type, "")
+    return Outcome(model_type, name, result, reason, family, dtype, check, error, round(time.monotonic() - started, 2))
+
+
+_Found = tuple[Result, str, str, str, str, float | None]
+
+
+def _outcome(model_type: str, seed: int) -> _Found:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what transformers' constructors say about tiny configurations
+            built = build(model_type, seed)
+    except NotBuildableError as error:
+        return "not built", str(error), "", "", "", None
+    try:
+        family = Attributor(built.model).family
+    except UnsupportedModelError as error:
+        return "refused", str(error), "", built.dtype, "", None
+    except Exception as error:  # noqa: BLE001 - anything but a refusal is the finding
+        return "failed", f"{type(error).__name__}: {first_line(error)}", "", built.dtype, "", None
+    return judged(built, family)
+
+
+def judged(built: Built, family: str) -> _Found:
+    """Judge an admitted model."""
+    try:
+        verdicts = judge(built.model, built.input_ids)
+    except (ReplayError, TracestoreError) as error:
+        return "wrong", f"admitted, but it could not be judged: {first_line(error)}", family, built.dtype, "", None
+    bad = [v for v in verdicts if not v.ok]
+    last = worst(bad or verdicts)
+    reason = ", ".join(f"{v.name} {v.error:.1e} (allowed {v.tolerance:.0e})" for v in bad)
+    return "wrong" if bad else "exact", reason, family, built.dtype, last.name, last.error

@@ -1,0 +1,99 @@
+"""Write the outcome of a sweep as the page `docs/families.md`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+import transformers
+
+from tracestore.extract.sweep.judge import OWN, SINGLE, TIGHT
+from tracestore.extract.sweep.outcome import Outcome, Result
+
+_HEAD: Final = """\
+# Model families
+
+Written by `make sweep` (`python -m tracestore.extract.sweep`); do not edit by hand.
+
+Every class of transformers' causal-LM mapping ({total} names, transformers {transformers}, torch {torch}), as a tiny random model:
+
+| outcome | names | distinct classes |
+|---|---|---|
+{counts}
+
+**exact**: admitted by the engine, and every check below holds. **refused**: the engine refuses the model by name, with the reason in the
+table, before it gives a number. **not built**: transformers itself could not build or run the class here; nothing is claimed about it.
+{bad}
+## How it was made
+
+Each class gets a small configuration (mostly {layers}, width 32, four heads, grouped keys where the class allows them, windows of
+4 tokens, four experts, biases, caps and scales switched on), random weights with random biases and gains, and a prompt of 10 tokens.
+What the engine admits is judged against the *untouched* model: its own code, its own attention.
+
+{checks}
+
+J3 to J8 use a second frozen function that shares no code with the engine: a dispatch mode under the untouched model notes the result of
+every softmax, norm scale, gate and routing choice, and plays it back while hidden states or single attention probabilities are changed.
+That function is affine, so differences of its values are exact derivatives. Tolerances, relative to max(|explained|, standard deviation
+of the logits): {tight:.0e} in float64; {own:.0e} for J1, because transformers computes norms and rotary embeddings in float32 inside a
+float64 model; {single:.0e} for classes that run in float32 only. Causality (J2) is exact to rounding.
+
+What this proves: the numbers of these classes are the exact decomposition that the method page defines, on models of this shape. What it
+does not prove: anything about other settings of the same class (the engine therefore checks closure again on every model that it is
+given), or that the decomposition is a faithful explanation.
+
+"""
+
+
+def report(outcomes: Sequence[Outcome]) -> str:
+    """Give the page."""
+    parts = [_head(outcomes)]
+    exact = [o for o in outcomes if o.result == "exact"]
+    parts.append("## Exact\n\n| model_type | class | read by | dtype | worst check | error |\n|---|---|---|---|---|---|\n")
+    parts += [
+        f"| `{o.model_type}` | {o.class_name} | {o.family} | {o.dtype} | {o.check} | {0.0 if o.error is None else o.error:.0e} |\n"
+        for o in exact
+    ]
+    for result, title in (("wrong", "Wrong"), ("failed", "Failed"), ("refused", "Refused"), ("not built", "Not built")):
+        chosen = [o for o in outcomes if o.result == result]
+        if chosen:
+            parts.append(f"\n## {title}\n\n| model_type | class | reason |\n|---|---|---|\n")
+            parts += [f"| `{o.model_type}` | {o.class_name} | {_cell(o.reason)} |\n" for o in chosen]
+    return "".join(parts)
+
+
+def counts(outcomes: Sequence[Outcome]) -> dict[Result, int]:
+    """Count the names by outcome."""
+    return dict(Counter(o.result for o in outcomes))
+
+
+def _head(outcomes: Sequence[Outcome]) -> str:
+    from tracestore.extract.sweep import judge
+
+    found = counts(outcomes)
+    order: list[Result] = ["exact", "refused", "not built", "wrong", "failed"]
+    rows = [
+        f"| {r} | {found.get(r, 0)} | {len({o.class_name for o in outcomes if o.result == r})} |"
+        for r in order
+        if found.get(r) or r in ("exact", "refused", "wrong")
+    ]
+    bad = found.get("wrong", 0) + found.get("failed", 0)
+    listed = [line.strip() for line in (judge.__doc__ or "").splitlines() if line.startswith("    J")]
+    return _HEAD.format(
+        total=len(outcomes),
+        transformers=transformers.__version__,
+        torch=torch.__version__.split("+")[0],
+        counts="\n".join(rows),
+        bad="" if not bad else "**wrong**: admitted, but a check failed or could not be made. **failed**: an unexpected exception.\n",
+        layers="four layers",
+        checks="\n".join(f"- {line}" for line in listed),
+        tight=TIGHT,
+        own=OWN,
+        single=SINGLE,
+    )
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -74,6 +74,7 @@ def _prebuilt_archive(path: Path) -> Archive:
 def _traced_archive(items: Path, path: Path, stages: Stages) -> Archive:
     """Trace the demo's prompts; those that are there from an earlier run are not traced again."""
     from tracestore import api
+    from tracestore.ingest import trace_to_archive
 
     with stages.stage("load the model") as notes:
         model = tracing.load(api.DEMO_MODEL, "cpu", options.Dtype.float32)
@@ -81,7 +82,7 @@ def _traced_archive(items: Path, path: Path, stages: Stages) -> Archive:
     archive = api.open_archive(path, create=True)
     source, total = tracing.items_of(None, str(items))
     with stages.stage("trace") as notes, progress("tracing", "prompts", total) as reporter:
-        summary = api.trace_to_archive(source, model, archive, progress=reporter.advance, strict=True)
+        summary = trace_to_archive(source, model, archive, progress=reporter.advance, strict=True)
         rate = f", {summary.edges / summary.seconds:,.0f} edges/s" if summary.traced else ""
         notes["note"] = (
             f"{summary.traced} prompts traced, {summary.known} known already; {summary.outputs} outputs, {summary.edges:,} edges{rate}"

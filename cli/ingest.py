@@ -8,7 +8,7 @@ from tracestore.cli._errors import resumable, say
 from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
 from tracestore.cli.load import report_json, report_text
-from tracestore.cli.trace import RESUME, Errors, NoText
+from tracestore.cli.trace import RESUME, Errors, KeyFile, NoText
 
 
 def ingest(
@@ -31,6 +31,7 @@ def ingest(
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     no_text: NoText = False,
+    key_file: KeyFile = None,
     errors: Errors = None,
     as_json: options.Json = False,
 ) -> None:
@@ -51,26 +52,23 @@ def ingest(
     from tracestore import api
 
     target = api.open_archive(archive, create=True)
-    key = target.redaction_key() if no_text else None
-    loaded = tracing.load(model, device, dtype)
-    with (
-        resumable(RESUME),
-        api.open_store(store) as graph,
-        progress("tracing", "items", total) as reporter,
-    ):
-        summary = api.ingest_items(
-            source,
-            loaded,
-            target,
-            graph,
-            chosen,
-            level=level.value if level else None,
-            expected_items=total,
-            progress=reporter.advance,
-            errors_path=errors,
-            text_key=key,
-            strict=prompt is not None,
-        )
+    key = target.redaction_key(key_file) if no_text else None
+    with resumable(RESUME):
+        loaded = tracing.load(model, device, dtype)
+        with api.open_store(store) as graph, progress("tracing", "items", total) as reporter:
+            summary = api.ingest_items(
+                source,
+                loaded,
+                target,
+                graph,
+                chosen,
+                level=level.value if level else None,
+                expected_items=total,
+                progress=reporter.advance,
+                errors_path=errors,
+                strict=prompt is not None,
+                text_key=key,
+            )
     if as_json:
         write_json(tracing.summary_json(summary.traced) | {"load": report_json(summary.loaded), "seconds": round(summary.seconds, 3)})
     tracing.say_summary(summary.traced)

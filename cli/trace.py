@@ -14,6 +14,10 @@ from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
 
 NoText = Annotated[bool, typer.Option("--no-text", help="Keep neither text nor token ids, only keyed hashes of them.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option("--key-file", help="Key of --no-text, made when missing [default: in the archive's folder].", show_default=False),
+]
 Errors = Annotated[
     Path | None, typer.Option("--errors", help="Write failed items here [default: a file in ARCHIVE/errors].", show_default=False)
 ]
@@ -38,6 +42,7 @@ def trace(
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     no_text: NoText = False,
+    key_file: KeyFile = None,
     errors: Errors = None,
     as_json: options.Json = False,
 ) -> None:
@@ -56,21 +61,23 @@ def trace(
     )
     source, total = tracing.items_of(prompt, items)
     from tracestore import api
+    from tracestore.ingest import trace_to_archive
 
     target = api.open_archive(archive, create=True)
-    key = target.redaction_key() if no_text else None
-    loaded = tracing.load(model, device, dtype)
-    with resumable(RESUME), progress("tracing", "items", total) as reporter:
-        summary = api.trace_to_archive(
-            source,
-            loaded,
-            target,
-            chosen,
-            progress=reporter.advance,
-            errors_path=errors,
-            strict=prompt is not None,
-            text_key=key,
-        )
+    key = target.redaction_key(key_file) if no_text else None
+    with resumable(RESUME):
+        loaded = tracing.load(model, device, dtype)
+        with progress("tracing", "items", total) as reporter:
+            summary = trace_to_archive(
+                source,
+                loaded,
+                target,
+                chosen,
+                progress=reporter.advance,
+                errors_path=errors,
+                strict=prompt is not None,
+                text_key=key,
+            )
     if as_json:
         write_json(tracing.summary_json(summary))
     tracing.say_summary(summary)

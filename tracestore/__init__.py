@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracestore._version import __version__ as __version__
-    from tracestore.api import GraphStore, ingest_items, load_model, open_store, read_items, trace, trace_to_archive, validate
+    from tracestore.api import GraphStore, ingest_items, load_model, open_store, read_items, rebuild_store, trace, validate
     from tracestore.archive import Archive
     from tracestore.errors import (
         ArchiveError,
@@ -29,11 +29,13 @@ if TYPE_CHECKING:
         TracestoreError,
         UnsupportedModelError,
     )
+    from tracestore.ingest import trace_to_archive
     from tracestore.model import Document, GenerationOptions, Item, Output, PruningOptions, SpanRequest, Trace, TraceOptions
 
 _HOME = {
     "tracestore._version": ("__version__",),
-    "tracestore.api": ("GraphStore", "ingest_items", "load_model", "open_store", "read_items", "trace", "trace_to_archive", "validate"),
+    "tracestore.api": ("GraphStore", "ingest_items", "load_model", "open_store", "read_items", "rebuild_store", "trace", "validate"),
+    "tracestore.ingest": ("trace_to_archive",),
     "tracestore.archive": ("Archive",),
     "tracestore.errors": (
         "ArchiveError",
@@ -89,6 +91,7 @@ __all__ = [
     "load_model",
     "open_store",
     "read_items",
+    "rebuild_store",
     "trace",
     "trace_to_archive",
     "validate",

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tracestore.extract.items import ItemFailure, ItemFormat
     from tracestore.extract.loading import Dtype, LoadedModel
     from tracestore.extract.validate import ValidationReport
-    from tracestore.ingest import IngestSummary, TraceSummary
+    from tracestore.ingest import IngestSummary
     from tracestore.load import LoadPlan, LoadSummary
     from tracestore.store.base import CheckReport, LoadLevel, LoadReport, Progress, Result, Store, StoreStatus
 
@@ -100,27 +100,36 @@ def read_items(
     return read(source, format=format, text_key=text_key)
 
 
-def trace_to_archive(
-    items: Iterable[Item | ItemFailure], model: LoadedModel, archive: Archive, options: TraceOptions | None = None, **more: Any
-) -> TraceSummary:
-    """Trace what the archive does not hold yet; see `tracestore.ingest.trace_to_archive` for `more` (progress, errors_path, ...)."""
-    from tracestore.ingest import trace_to_archive as run
-
-    return run(items, model, archive, options, **more)
-
-
 def ingest_items(
     items: Iterable[Item | ItemFailure],
     model: LoadedModel,
     archive: Archive,
     store: GraphStore,
     options: TraceOptions | None = None,
-    **more: Any,
+    *,
+    level: LoadLevel | None = None,
+    expected_items: int | None = None,
+    progress: Progress | None = None,
+    errors_path: Path | None = None,
+    strict: bool = False,
+    text_key: bytes | None = None,
 ) -> IngestSummary:
-    """Trace into the archive and load into the store at the same time; see `tracestore.ingest.ingest_items` for `more`."""
+    """Trace into the archive and load into the store at the same time; see `tracestore.ingest.ingest_items`."""
     from tracestore.ingest import ingest_items as run
 
-    return run(items, model, archive, store.engine, options, **more)
+    return run(
+        items,
+        model,
+        archive,
+        store.engine,
+        options,
+        level=level,
+        expected_items=expected_items,
+        progress=progress,
+        errors_path=errors_path,
+        strict=strict,
+        text_key=text_key,
+    )
 
 
 def open_store(url: str | Path, *, read_only: bool = False, create: bool | None = None) -> GraphStore:
@@ -265,6 +274,5 @@ __all__: Final = (
     "read_items",
     "rebuild_store",
     "trace",
-    "trace_to_archive",
     "validate",
 )

@@ -46,6 +46,7 @@ def fixed_traces() -> list[Trace]:
         make_trace(5, text="x", items=facts[:1], target_text=" the"),
         make_trace(6, text=cat, n_outputs=2, model_id="rival"),
         make_trace(7, text=cat, n_outputs=2, mechanism=False),
+        make_trace(10, text=cat, positions=[3, 7]),  # one token predicted twice in one trace
     ]
     twin = make_trace(1, text=cat, n_outputs=4, items=facts[:1], trace_id="0" * 32)
     unjudged = with_column(traces[2], "Output", "correct", [None, True, False, None, True])

@@ -10,7 +10,6 @@ from tests.support.synthetic import make_trace
 from tracestore.archive import Archive
 from tracestore.model import Trace
 
-
 LIMIT = 60
 """Traces that one process adds at most, so that the tests' checks stay short."""
 

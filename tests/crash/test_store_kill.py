@@ -15,6 +15,7 @@ from typing import Any
 from tests.support.store_graph import ask, differences, expected_graph, stored_graph, without_appended
 from tests.support.synthetic import make_traces
 from tracestore.archive import Archive
+from tracestore.errors import StoreUnavailableError, StoreVersionError
 from tracestore.load import load_archive
 from tracestore.store import open_engine
 
@@ -77,8 +78,20 @@ def run_and_kill(archive: Path, store: Path, seed: int, dice: random.Random, led
             ledger.tell(json.loads(line))
 
 
+def assert_a_reader_can_open(url: str, ledger: Ledger) -> None:
+    """Open for reading first: a reader must not depend on somebody opening for writing after a crash."""
+    try:
+        with open_engine(url, read_only=True) as store:
+            ready = store.ready()
+    except (StoreUnavailableError, StoreVersionError):
+        assert not ledger.ready, "killed before the store was made, and yet something was reported loaded"
+        return
+    assert ledger.rebuilding or ledger.ready - ledger.open <= ready
+
+
 def assert_sound(archive: Archive, url: str, ledger: Ledger, highest: int) -> int:
     """Open after a kill and compare with the archive; give the highest trace number seen so far."""
+    assert_a_reader_can_open(url, ledger)
     with open_engine(url) as store:
         ready, evicted = store.ready(), store.evicted()
         if not ledger.rebuilding:

@@ -162,6 +162,15 @@ def test_no_text_keeps_neither_words_nor_token_ids(model: Path, items: Path, tmp
     assert (again["traced"], again["joined"], again["known"]) == (0, 0, 4)
 
 
+def test_the_key_of_no_text_can_be_kept_elsewhere(model: Path, items: Path, tmp_path: Path) -> None:
+    for name in "ab":
+        ok("trace", "--items", items, "--model", model, "--archive", tmp_path / name, "--no-text", "--key-file", tmp_path / "key")
+    assert Archive(tmp_path / "a").trace_ids() == Archive(tmp_path / "b").trace_ids()
+    assert not (tmp_path / "a" / "redaction.key").exists()
+    ok("trace", "--items", items, "--model", model, "--archive", tmp_path / "c", "--no-text")
+    assert not set(Archive(tmp_path / "a").trace_ids()) & set(Archive(tmp_path / "c").trace_ids())
+
+
 def test_plain_text_and_standard_input_are_items(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("The capital of\n\nIt is in\n")

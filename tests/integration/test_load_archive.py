@@ -72,7 +72,7 @@ def test_above_a_thousand_outputs_the_summary_level_is_taken_and_said(archive: A
 
 def test_a_load_that_was_broken_off_goes_on(archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MIN_TRACES", 3)
-    monkeypatch.setattr(planning, "BATCH_EDGES", 1)
+    monkeypatch.setattr(planning, "BATCH_ROWS", 1)
     seen = 0
 
     def stop(edges: int) -> None:
@@ -124,7 +124,7 @@ def test_a_trace_forgotten_while_it_is_loaded_does_not_stay(archive: Archive, ur
 
 def test_a_compaction_while_loading_is_followed(archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "MIN_TRACES", 3)
-    monkeypatch.setattr(planning, "BATCH_EDGES", 1)
+    monkeypatch.setattr(planning, "BATCH_ROWS", 1)
     victim, compacted = archive.trace_ids()[11], False
 
     def compact(_: int) -> None:
@@ -153,13 +153,15 @@ def test_an_archive_of_a_newer_schema_is_refused(archive: Archive, url: str) -> 
 def test_batches_have_ten_traces_and_bounded_rows(archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_engine(url) as store:
         whole = plan_load(archive, store, level="mechanism")
-        monkeypatch.setattr(planning, "BATCH_EDGES", 1)
+        monkeypatch.setattr(planning, "BATCH_ROWS", 1)
         assert [batch.traces for batch in plan_load(archive, store, level="mechanism").batches] == [10, 2]
-        monkeypatch.setattr(planning, "MAX_EDGES", whole.edges // 4)
+        monkeypatch.setattr(planning, "MAX_ROWS", whole.edges // 4)
         plan = plan_load(archive, store, level="mechanism")
-        assert len(plan.batches) > 3
-        assert all(batch.edges <= whole.edges // 4 for batch in plan.batches)
+        assert len(plan.batches) > 4
+        assert all(batch.edges < whole.edges // 4 for batch in plan.batches)
         assert sum(batch.edges for batch in plan.batches) == whole.edges
+        monkeypatch.setattr(planning, "MAX_ROWS", 1)
+        assert [batch.traces for batch in plan_load(archive, store, level="mechanism").batches] == [1] * 12
 
 
 def test_rebuild_drops_deleted_text_and_keeps_what_the_archive_does_not_know(tmp_path: Path, url: str) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import pyarrow as pa
 import pytest
 
-from tests.support.neo4j_bundles import bundle_of, counts_of
 from tests.support.neo4j_server import TestServer
+from tests.support.store_counts import counts_of
+from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace, make_traces
 from tracestore import schema
 from tracestore.errors import BadInputError, QueryError, StoreError

@@ -34,7 +34,7 @@ def _fetch(repository: str, revision: str | None) -> Path:
     folder = None
     try:
         for patterns in (_FETCHED, (*_FETCHED, "*.bin")):  # pickled weights only where there are no others
-            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=_SUBFOLDERS))
+            folder = Path(snapshot_download(repository, revision=revision, allow_patterns=list(patterns), ignore_patterns=_SUBFOLDERS))
             if weight_files(folder):
                 break
     except (HfHubHTTPError, HFValidationError, OSError) as error:

@@ -171,3 +171,28 @@ def test_writers_work_during_a_compaction(tmp_path: Path, monkeypatch: pytest.Mo
     archive.compact()
     assert set(archive.trace_ids()) == set(NAMES[:3])
     assert archive.verify().notes == ()
+
+
+def test_what_a_new_package_replaces_is_not_read_even_while_it_is_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(tmp_path / "archive")
+    trace = make_trace(1, n_layers=1, extras=True)
+    effects = trace.tables["KNOCKOUT.Token.Output"]
+    archive.write([trace])
+    for _ in range(2):
+        with archive.writer() as writer:
+            writer.annotate(trace.trace_id, {"KNOCKOUT.Token.Output": effects})
+
+    def killed(*_: object) -> None:
+        raise RuntimeError("stop")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(maintenance, "remove_package", killed)
+        with pytest.raises(RuntimeError):
+            archive.compact()
+    again = fresh(archive)
+    assert len(list((archive.path / "packages").iterdir())) == 4
+    assert len(again.annotations()) == 1
+    assert again.read_trace(trace.trace_id).table("KNOCKOUT.Token.Output").num_rows == 3 * effects.num_rows
+    assert [note.split()[3] for note in again.verify().notes] == ["replaced"] * 2
+    assert again.compact().leftovers == 2
+    assert again.read_trace(trace.trace_id).table("KNOCKOUT.Token.Output").num_rows == 3 * effects.num_rows

@@ -62,8 +62,8 @@ MOVING = (
 
 
 def test_a_template_that_moves_the_system_message_is_followed() -> None:
-    messages = ({"role": "system", "content": "a"}, {"role": "user", "content": "\nuser"}, {"role": "assistant", "content": "b\n"})
-    messages += ({"role": "user", "content": "a"},)
+    said = (("system", "a"), ("user", "\nuser"), ("assistant", "b\n"), ("user", "a"))
+    messages = tuple({"role": role, "content": content} for role, content in said)
     chat = render_chat(byte_level_tokenizer(template=MOVING), Item(messages=messages))
     assert chat.text == "[user]user[assistant]b\n[user]a\n\na"
     places = [(span.ref, span.start, span.end) for span in chat.spans if span.kind == "role"]

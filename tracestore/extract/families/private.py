@@ -62,9 +62,7 @@ def _bloom(module: Any) -> Replacement:
 
 
 def _mpt(module: Any) -> Replacement:
-    def forward(
-        hidden_states: Tensor, position_bias: Tensor | None, attention_mask: Tensor | None = None, **_: Any
-    ) -> tuple[Tensor, None]:
+    def forward(hidden_states: Tensor, position_bias: Tensor | None, attention_mask: Tensor | None = None, **_: Any) -> tuple[Tensor, None]:
         batch, length = hidden_states.shape[:2]
         mixed = module.Wqkv(hidden_states)
         if module.clip_qkv:

@@ -84,7 +84,7 @@ TINY: Final[Mapping[str, Any]] = {
     **dict.fromkeys(("boi_token_index", "eoi_token_index", "eoa_token_index", "boa_token_id", "eoa_token_id"), 98),
 }
 
-_LATENT: Final = {"num_key_value_heads": 4}  # every head has its own key, made from one latent vector
+_LATENT: Final = {"num_key_value_heads": 4, "attention_bias": False}  # keys, values from one latent vector; no checkpoint has biases
 _FULL_AND_SLIDING: Final = ["sliding_attention", "full_attention"] * 2
 _SHARED_KEYS: Final = {
     "text_config.hidden_size_per_layer_input": 0,

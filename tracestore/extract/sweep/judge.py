@@ -73,12 +73,13 @@ class Case:
         return abs(found - wanted) / self.scale
 
 
-def judge(model: Any, input_ids: Tensor) -> list[Verdict]:
+def judge(model: Any, input_ids: Tensor, attributor: Attributor | None = None) -> list[Verdict]:
     """Check an admitted model on `input_ids` [1, T]; raises ReplayError when no reference can be made for it."""
+    attributor = attributor or Attributor(model)
     wide = next(model.parameters()).dtype == torch.float64
     tight = TIGHT if wide else SINGLE
     verdicts = [
-        Verdict("logits", _logits_error(model, input_ids), OWN if wide else SINGLE),
+        Verdict("logits", _logits_error(attributor, model, input_ids), OWN if wide else SINGLE),
         Verdict("causality", _causality_error(model, input_ids), 1e-12 if wide else 1e-5),
     ]
     reference = make_reference(model, input_ids, wide=wide)
@@ -108,17 +109,17 @@ def _quantity(row: Tensor, found: OutputAttribution) -> float:
     return float(row[found.token_id]) - other
 
 
-def _logits_error(model: Any, input_ids: Tensor) -> float:
+def _logits_error(attributor: Attributor, model: Any, input_ids: Tensor) -> float:
     """Compare with the untouched model, its own attention kernel and number formats, for all three gauges."""
     with torch.no_grad():
         own = model(input_ids=input_ids, use_cache=False).logits[0].double()
-    run = Attributor(model).run(input_ids)
+    run = attributor.run(input_ids)
     errors = []
     for pos in (-1, input_ids.shape[1] // 2):
         for target in (TargetSpec(pos, gauge="raw"), TargetSpec(pos), TargetSpec(pos, token_id=7, foil_token_id=11)):
             found = run.attribute(target)
             row = own[found.pos]
-            cap = run.attributor.reader.cap
+            cap = attributor.reader.cap
             before = row if cap is None else cap * torch.atanh(row / cap)
             scale = max(abs(found.explained), found.logit_std)
             errors += [abs(found.logit - float(row[found.token_id])) / scale, abs(found.explained - _quantity(before, found)) / scale]
@@ -142,33 +143,27 @@ def _reference_error(reference: Reference) -> float:
     with torch.no_grad():
         own = reference.model(input_ids=reference.input_ids, use_cache=False).logits[0]
     length, scale = own.shape[0], float(reference.logits.std())
-    one = torch.ones(length, dtype=own.dtype)
-    doubled = reference.replay({0: 2 * one}) - reference.logits
-    parts = sum(reference.replay({0: _bump(one, j)}) - reference.logits for j in range(length))
-    errors = [(reference.replay() - reference.logits), doubled - parts, doubled + (reference.replay({0: 0 * one}) - reference.logits)]
+    parts = sum(reference.doubled(0, j) - reference.logits for j in range(length))
+    doubled = reference.doubled(0) - reference.logits
+    errors = [reference.replay() - reference.logits, doubled - parts, doubled + (_zero(reference) - reference.logits)]
     gap = float((reference.capped(reference.logits) - own).abs().max()) / scale
     return max([*(float(e.abs().max()) / scale for e in errors), 0.0 if gap <= SINGLE else float("inf")])
 
 
-def _bump(one: Tensor, pos: int) -> Tensor:
-    factor = one.clone()
-    factor[pos] = 2.0
-    return factor
+def _zero(reference: Reference) -> Tensor:
+    return reference.replay({0: torch.zeros(reference.input_ids.shape[1], dtype=reference.logits.dtype)})
 
 
 def _scores(case: Case) -> Iterator[float]:
-    one = torch.ones(case.reference.logits.shape[0], dtype=case.reference.logits.dtype)
-    for pos in range(len(one)):
-        yield case.error(float(case.found.scores[pos]), case.change(case.reference.replay({0: _bump(one, pos)})))
-    yield case.error(case.found.bias, case.pick(case.reference.replay({0: 0 * one})))
+    for pos in range(case.reference.logits.shape[0]):
+        yield case.error(float(case.found.scores[pos]), case.change(case.reference.doubled(0, pos)))
+    yield case.error(case.found.bias, case.pick(_zero(case.reference)))
 
 
 def _states(case: Case) -> Iterator[float]:
-    one = torch.ones(case.reference.logits.shape[0], dtype=case.reference.logits.dtype)
     for layer in range(1, len(case.reference.layers)):
         for pos in {case.found.pos, layer % (case.found.pos + 1)}:
-            wanted = case.change(case.reference.replay({layer: _bump(one, pos)}))
-            yield case.error(float(case.found.flows.pre_relevance[layer, pos]), wanted)
+            yield case.error(float(case.found.flows.pre_relevance[layer, pos]), case.change(case.reference.doubled(layer, pos)))
 
 
 def _pattern(case: Case, layer: int) -> tuple[int, Tensor] | None:
@@ -221,7 +216,7 @@ def _edges(case: Case) -> Iterator[float]:
             continue
         length = case.reference.logits.shape[0]
         row = found[1][head, query, :length].double()
-        for key in range(query + 1):
+        for key in {0, query // 2, max(query - 1, 0), query}:
             carried = float(flows.head_bias[layer, head, query]) * float(row[key]) / max(float(row.sum()), 1e-30)
             mine = weight.get((layer, head, query, key), 0.0) + carried
             yield case.error(mine, _without(case, *found, head, query, key))
@@ -260,7 +255,8 @@ def _nodes(case: Case) -> Iterator[float]:
     final[case.found.pos] = case.found.explained
     into += case.found.graph.head_dropped_in  # rounding may cut the last edges, of 1e-9 and less, even when all are asked for
     out += case.found.graph.pre_dropped_out[:-1]
-    yield 0.0 if np.abs(case.found.graph.head_dropped_in).sum() <= CUT * case.scale else float("inf")
+    allowed = CUT if case.reference.wide else SINGLE
+    yield 0.0 if np.abs(case.found.graph.head_dropped_in).sum() <= allowed * case.scale else float("inf")
     sums = [
         into + f.head_bias - f.head_relevance,
         f.reads + f.mlp_bias - f.mlp_relevance,

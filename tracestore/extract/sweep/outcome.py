@@ -53,18 +53,19 @@ def _outcome(model_type: str, seed: int) -> _Found:
     except NotBuildableError as error:
         return "not built", str(error), "", "", "", None
     try:
-        family = Attributor(built.model).family
+        attributor = Attributor(built.model)
     except UnsupportedModelError as error:
         return "refused", str(error), "", built.dtype, "", None
     except Exception as error:  # noqa: BLE001 - anything but a refusal is the finding
         return "failed", f"{type(error).__name__}: {first_line(error)}", "", built.dtype, "", None
-    return judged(built, family)
+    return judged(built, attributor)
 
 
-def judged(built: Built, family: str) -> _Found:
+def judged(built: Built, attributor: Attributor) -> _Found:
     """Judge an admitted model."""
+    family = attributor.family
     try:
-        verdicts = judge(built.model, built.input_ids)
+        verdicts = judge(built.model, built.input_ids, attributor)
     except (ReplayError, TracestoreError) as error:
         return "wrong", f"admitted, but it could not be judged: {first_line(error)}", family, built.dtype, "", None
     bad = [v for v in verdicts if not v.ok]

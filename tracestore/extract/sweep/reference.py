@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -32,6 +32,7 @@ class Reference:
     layers: tuple[nn.Module, ...]
     records: dict[int, Record]
     logits: Tensor  # [T, V], before a final softcap
+    seen: dict[tuple[int, int | None], Tensor] = field(default_factory=dict)
 
     def patterns(self, layer: int) -> list[int]:
         """Give the numbers of the records that are attention probabilities of a layer: softmax over all positions (and a sink)."""
@@ -49,6 +50,15 @@ class Reference:
     def capped(self, logits: Tensor) -> Tensor:
         """Apply the final softcap, if the model has one."""
         return logits if not self.cap else self.cap * torch.tanh(logits / self.cap)
+
+    def doubled(self, layer: int, pos: int | None = None) -> Tensor:
+        """Give the logits [T, V] when the hidden state that enters `layer` at `pos` (None: at every position) is doubled."""
+        found = self.seen.get((layer, pos))
+        if found is None:
+            factor = torch.ones(self.input_ids.shape[1], dtype=self.logits.dtype)
+            factor[slice(None) if pos is None else pos] = 2.0
+            found = self.seen[layer, pos] = self.replay({layer: factor})
+        return found
 
     def replay(self, factors: Factors | None = None, changes: Mapping[int, Tensor] | None = None) -> Tensor:
         """Give the logits [T, V] of the frozen function on changed inputs."""

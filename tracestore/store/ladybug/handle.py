@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import ResourceError, StoreError, StoreLockedError, StoreUnavailableError
-from tracestore.store.ladybug.files import StoreFiles
+from tracestore.store.ladybug.files import StoreFiles, take_lock
 from tracestore.store.ladybug.gate import Gate
 
 if TYPE_CHECKING:
@@ -64,6 +64,27 @@ def _translate_open(files: StoreFiles, message: str) -> StoreError:
     return StoreError(f"{path} cannot be opened: {message.splitlines()[0]}")
 
 
+def _open(files: StoreFiles, *, read_only: bool) -> ladybug.Database:
+    import ladybug
+
+    return ladybug.Database(str(files.database), buffer_pool_size=BUFFER_POOL_BYTES, read_only=read_only, throw_on_wal_replay_failure=True)
+
+
+def _recovered(files: StoreFiles) -> bool:
+    """Finish what a writer that died has left, which only a writer can; False while one is alive, or when it may not be written here."""
+    try:
+        lock = take_lock(files)
+    except StoreError:
+        return False
+    try:
+        _open(files, read_only=False).close()
+    except RuntimeError as error:
+        raise _translate_open(files, str(error)) from None
+    finally:
+        lock.release()
+    return True
+
+
 class Handle:
     """An open database: one writer, or a reader that follows what a writer in another process commits."""
 
@@ -78,20 +99,18 @@ class Handle:
 
     def open(self) -> None:
         """Open the database; a reader waits for a checkpoint of another process. Raises StoreError and its kinds."""
-        import ladybug
-
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             self._stamp = self._look()
             try:
-                self._database = ladybug.Database(
-                    str(self.files.database), buffer_pool_size=BUFFER_POOL_BYTES, read_only=self.read_only, throw_on_wal_replay_failure=True
-                )
+                self._database = _open(self.files, read_only=self.read_only)
                 return
             except RuntimeError as error:
                 message = str(error)
             if not (self.read_only and any(word in message for word in _PASSING)):
                 raise _translate_open(self.files, message) from None
+            if _recovered(self.files):
+                continue
             if time.monotonic() > deadline:
                 raise StoreUnavailableError(
                     f"{self.files.database} cannot be read while another process writes, or was left in the middle of a write: "

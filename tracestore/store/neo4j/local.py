@@ -20,7 +20,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -99,8 +98,7 @@ class LocalServer:
     def _lock(self) -> FileLock:
         from filelock import FileLock
 
-        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.home.chmod(0o700)
+        self._make_home()
         return FileLock(self.home / "lock", timeout=_READY_S + _STOP_S)
 
     def start(self, *, port: int = 0, sizes: Sizes | None = None) -> Running:
@@ -130,14 +128,10 @@ class LocalServer:
 
     def status(self) -> Running | None:
         """Give the server when its process is there; None when it is not (a stale note counts for nothing)."""
-        try:
-            note: dict[str, Any] = json.loads((self.home / "server.json").read_text(encoding="utf-8"))
-            pid, port, version = int(note["pid"]), int(note["port"]), str(note["version"])
-        except (OSError, ValueError, KeyError):
+        note = self._note()
+        if not note or not self._is_ours(note["pid"]):
             return None
-        if not self._is_ours(pid):
-            return None
-        return Running(f"bolt://127.0.0.1:{port}", "neo4j", self.password_file, pid, version)
+        return Running(f"bolt://127.0.0.1:{note['port']}", "neo4j", self.password_file, note["pid"], note["version"])
 
     def stop(self) -> bool:
         """Stop it cleanly, by force after a minute; tell whether it ran."""
@@ -174,10 +168,7 @@ class LocalServer:
         return done.stdout
 
     def _free_port(self) -> int:
-        wanted = [0]
-        with suppress(OSError, ValueError, KeyError):
-            wanted.insert(0, int(json.loads((self.home / "server.json").read_text(encoding="utf-8"))["port"]))
-        for port in wanted:
+        for port in (self._note().get("port", 0), 0):
             with socket.socket() as probe:
                 probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
@@ -186,6 +177,18 @@ class LocalServer:
                     continue
                 return int(probe.getsockname()[1])
         raise StoreUnavailableError("no free port on the loopback address")
+
+    def _make_home(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
+
+    def _note(self) -> dict[str, Any]:
+        """Read what the last start noted; nothing when it cannot be read."""
+        try:
+            found = json.loads((self.home / "server.json").read_text(encoding="utf-8"))
+            return {"pid": int(found["pid"]), "port": int(found["port"]), "version": str(found["version"])}
+        except (OSError, ValueError, KeyError, TypeError):
+            return {}
 
     def _write(self, name: str, text: str) -> None:
         """Write a small private file in one step."""
@@ -212,6 +215,7 @@ class LocalServer:
             "db.tx_log.preallocate": "false",
             **sizes.settings,
         }
+        self._make_home()
         for folder in folders.values():
             Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         self._write("conf/neo4j.conf", "".join(f"{name}={value}\n" for name, value in settings.items()))

@@ -1,26 +1,13 @@
-"""Bundles for store tests, and what a store must count after they were loaded."""
+"""What a store must count after traces were loaded."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 
-import pyarrow as pa
-
 from tracestore import schema
 from tracestore.model import Trace
-from tracestore.store.base import LoadLevel, TraceBundle
-
-
-def bundle_of(traces: Sequence[Trace]) -> TraceBundle:
-    """Put traces into the tables of one package."""
-    tables: dict[str, pa.Table] = {}
-    for name in schema.ARCHIVE_TABLES:
-        parts = [(number, trace.table(name)) for number, trace in enumerate(traces)]
-        numbered = [part.add_column(0, "trace", pa.array([number] * part.num_rows, pa.int64())) for number, part in parts if part.num_rows]
-        if numbered:
-            tables[name] = pa.concat_tables(numbered).cast(schema.package_schema(name)).combine_chunks()
-    return TraceBundle(tuple(trace.trace_id for trace in traces), tables)
+from tracestore.store.base import LoadLevel
 
 
 def counts_of(traces: Sequence[Trace], *, level: LoadLevel) -> tuple[dict[str, int], dict[str, int]]:

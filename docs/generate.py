@@ -8,6 +8,7 @@ from typing import Final
 
 from tracestore import schema
 from tracestore.cli._reference import cli_page
+from tracestore.query.document import document
 
 DOCS: Final = Path(__file__).parent
 
@@ -58,7 +59,7 @@ def schema_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-PAGES: Final[Mapping[str, Callable[[], str]]] = {"cli.md": cli_page, "schema.md": schema_page}
+PAGES: Final[Mapping[str, Callable[[], str]]] = {"cli.md": cli_page, "queries.md": document, "schema.md": schema_page}
 
 
 def main() -> None:

@@ -48,6 +48,7 @@ def environment(folder: Path) -> Path:
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     # A plain path in a .pth file is searched last, and the .pth files inside it (an editable install's) are not read.
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    run(python, "-m", "pip", "uninstall", "--yes", "setuptools", cwd=folder)  # an old one comes with Python: build with ours
     return python
 
 

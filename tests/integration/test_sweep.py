@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tracestore.errors import UnsupportedModelError
 from tracestore.extract import attention, attribute, families, norms
 from tracestore.extract.sweep import outcome as sweep_outcome
 from tracestore.extract.sweep.__main__ import main
@@ -181,7 +182,7 @@ def test_a_model_that_sees_the_future_is_rejected(llama: Built, monkeypatch: pyt
         for layer in model.model.layers
     ]
     try:
-        with pytest.raises(attribute.UnsupportedModelError):
+        with pytest.raises(UnsupportedModelError):
             attribute.Attributor(model)
         from tracestore.extract.sweep.judge import _causality_error
 

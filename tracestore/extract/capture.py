@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from tracestore.errors import UnsupportedModelError
 from tracestore.extract.attention import AttentionState
+from tracestore.extract.families.private import CONSTANTS, writer_of
 from tracestore.extract.freeze import weight_and_bias
-from tracestore.extract.layout import BlockLayout, ModelLayout
+from tracestore.extract.layout import BlockLayout, FeedForward, ModelLayout
 from tracestore.extract.norms import FrozenNorm
 
 
@@ -78,9 +79,9 @@ class Capture:
                     add(block.mid_reader.register_forward_pre_hook(self._read_mid(layer), with_kwargs=True))
                 for part in block.feed_forward:
                     add(part.reader.register_forward_pre_hook(self._read_mlp(layer, block), with_kwargs=True))
-                    add(part.writer.register_forward_hook(self._write_mlp(layer)))
+                    add(part.writer.register_forward_hook(self._write_mlp(layer, part)))
                 if self.state.keep:
-                    add(block.attention.register_forward_hook(self._attend(layer)))
+                    add(writer_of(block.attention).register_forward_hook(self._attend(layer)))
                 self._watch_biases(layer, block, add)
             add(self.layout.final_norm.register_forward_pre_hook(self._enter(len(self.layout.blocks)), with_kwargs=True))
             add(self.layout.final_norm.register_forward_hook(self._finish))
@@ -147,11 +148,15 @@ class Capture:
             sums.mlp_bias[layer] += shift
         sums.reads[layer] += read
 
-    def _write_mlp(self, layer: int) -> Callable[..., Any]:
+    def _write_mlp(self, layer: int, part: FeedForward) -> Callable[..., Any]:
         def hook(_: nn.Module, __: tuple[Any, ...], output: Any) -> None:
             written = output[0] if isinstance(output, tuple) else output
             self.written.setdefault(layer, []).append(written)
             self._on_gradient(written, lambda capture, g, x: capture._add("mlp", layer, capture._dot(g, x)))
+            for module in part.modules:
+                constant = module.__dict__.get(CONSTANTS)
+                if constant is not None:
+                    self._on_gradient(written, lambda capture, g, _, c=constant: capture._add("mlp_bias", layer, capture._dot(g, c)))
 
         return hook
 

@@ -23,8 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from tracestore.extract import attention
 from tracestore.extract.attention import AttentionState
-from tracestore.extract.families import private
-from tracestore.extract.families import MlpKind
+from tracestore.extract.families import MlpKind, private
 from tracestore.extract.layout import GENERIC, ModelLayout
 from tracestore.extract.norms import FrozenNorm
 
@@ -196,7 +195,7 @@ def quieten(model: Any, stack: ExitStack) -> None:
 
 def use_attention(model: Any, stack: ExitStack, state: AttentionState) -> None:
     """Let every attention of `model` run through `attention`, until `stack` is closed."""
-    name = "eager" if private.writes_privately(model) else attention.NAME
+    name = "eager" if private.attends_privately(model) else attention.NAME
     for config in _configs(model):
         if hasattr(config, "_attn_implementation"):
             stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)

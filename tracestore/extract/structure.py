@@ -19,9 +19,9 @@ from transformers.pytorch_utils import Conv1D
 
 from tracestore.errors import UnsupportedModelError
 from tracestore.extract.attention import AttentionState
-from tracestore.extract.families.private import WRITERS
+from tracestore.extract.families.private import writer_of
 from tracestore.extract.freeze import quieten, use_attention
-from tracestore.extract.layout import GENERIC, BlockLayout, FeedForward, ModelLayout, whole
+from tracestore.extract.layout import GENERIC, BlockLayout, FeedForward, ModelLayout
 from tracestore.extract.norms import looks_like_norm
 
 
@@ -176,8 +176,7 @@ def _feed_forward(layer: nn.Module, attention: nn.Module, seen: _Seen) -> tuple[
 
 def _part(module: nn.Module) -> FeedForward:
     """Describe an MLP that is one module; some add the residual stream inside, after their last linear layer."""
-    last = WRITERS.get(type(module).__name__)
-    return whole(module) if last is None else FeedForward(module, module.get_submodule(last), frozenset(module.modules()))
+    return FeedForward(module, writer_of(module), frozenset(module.modules()))
 
 
 def _is_activation(module: nn.Module) -> bool:

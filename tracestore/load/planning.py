@@ -24,7 +24,7 @@ MIN_TRACES: Final = 10
 """Fewer traces a transaction are several times slower."""
 
 MAX_TRACES: Final = 512
-BATCH_ROWS: Final = 4_000_000
+BATCH_ROWS: Final = 5_000_000
 """Nodes and relationships at which a batch of MIN_TRACES or more is closed. Every checkpoint rewrites the groups of nodes that are not
 full yet, so larger batches are cheaper (half the processor time of batches a quarter as large); this one takes about 0.8 GB."""
 

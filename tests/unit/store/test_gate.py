@@ -31,7 +31,9 @@ def test_a_commit_waits_for_the_read_and_holds_back_the_next_one() -> None:
     for action, waiting in ((commit, "_committing"), (second, "")):
         threads.append(threading.Thread(target=action))
         threads[-1].start()
-        while waiting and not getattr(gate, waiting):
+        for _ in range(10_000 if waiting else 0):  # until it waits, ten seconds at most
+            if getattr(gate, waiting):
+                break
             threading.Event().wait(0.001)
     finish.set()
     for thread in threads:

@@ -85,9 +85,15 @@ def test_mistakes_are_explained_without_the_values(url: str) -> None:
         assert "nope" not in str(caught.value)
 
 
-def test_two_statements_are_refused(url: str) -> None:
-    with open_engine(url) as store, pytest.raises(QueryError, match="one statement"):
-        store.run("RETURN 1; RETURN 2", {}, Limits())
+@pytest.mark.parametrize(
+    "statement", ["RETURN 1; RETURN 2", "ROLLBACK; CREATE (:Trace {uid: 77})", "RETURN ';' AS a; RETURN 2", "RETURN 1;;"]
+)
+def test_two_statements_are_refused_before_the_first_runs(url: str, statement: str) -> None:
+    with open_engine(url) as store:
+        with pytest.raises(QueryError, match="one statement"):
+            store.run(statement, {}, Limits())
+        assert ask(store, "MATCH (t:Trace) RETURN count(*) AS n;") == [{"n": 2}]
+        assert ask(store, "RETURN 'a;b' AS `x;y` // note; here") == [{"x;y": "a;b"}]
 
 
 def test_a_reader_sees_what_was_committed_since_it_opened(url: str) -> None:

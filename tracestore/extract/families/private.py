@@ -1,8 +1,9 @@
-"""Families that write their attention themselves instead of calling transformers' attention interface.
+"""Families that write their attention themselves instead of calling transformers' attention interface, or their gate with constants.
 
 For each class name a short adapter says what to replace while the frozen pass runs, so that the same queries, keys and values go through
 the frozen attention function. It computes what the class computes and nothing else: identity I0 compares the two on every model.
-`WRITERS` names MLPs that add the residual stream inside: there the module that writes is the last linear layer.
+`WRITERS` names parts that add the residual stream inside: there the module that writes is the last linear layer.
+`CONSTANTS` is where an adapter leaves the part of an MLP's output that its biases make: no linear module carries them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,13 @@ from tracestore.extract.attention import frozen_attention
 Replacement: TypeAlias = tuple[str, Callable[..., Any]]
 """The attribute that is replaced, and what by."""
 
-WRITERS: Final[Mapping[str, str]] = {"BloomMLP": "dense_4h_to_h", "MptMLP": "down_proj", "FalconMLP": "dense_4h_to_h"}
+WRITERS: Final[Mapping[str, str]] = {
+    "BloomMLP": "dense_4h_to_h",
+    "MptMLP": "down_proj",
+    "FalconMLP": "dense_4h_to_h",
+    "BloomAttention": "dense",
+}
+CONSTANTS: Final = "_tracestore_constant"
 
 
 def _inner(scaling: Callable[[Any], float]) -> Callable[[Any], Replacement]:
@@ -114,6 +121,32 @@ def _xglm(module: Any) -> Replacement:
     return "forward", forward
 
 
+def _gpt_oss_experts(module: Any) -> Replacement:
+    """Experts of (up + 1) * glu(gate): glu is the frozen gate, its product with 1 and every expert bias are constants."""
+
+    def forward(hidden_states: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
+        states, weights = hidden_states.reshape(-1, hidden_states.shape[-1]), routing_weights.detach()
+        out, constant = torch.zeros_like(states), torch.zeros_like(states)
+        for expert in range(module.num_experts):
+            token, choice = torch.where(router_indices == expert)
+            share = weights[token, choice, None]
+            fused, bias = module.gate_up_proj[expert].to(states.dtype), module.gate_up_proj_bias[expert].to(states.dtype)
+            down, down_bias = module.down_proj[expert].to(states.dtype), module.down_proj_bias[expert].to(states.dtype)
+            up = states[token] @ fused[:, 1::2]
+            with torch.no_grad():
+                gate = (states[token] @ fused[:, ::2] + bias[::2]).clamp(max=module.limit)
+                glu = gate * torch.sigmoid(gate * module.alpha)
+                inside = (up + bias[1::2]).abs() <= module.limit
+                beyond = torch.where(inside, bias[1::2], (up + bias[1::2]).clamp(-module.limit, module.limit))
+                fixed = (((beyond + 1) * glu) @ down + down_bias) * share
+            out = out.index_add(0, token, (torch.where(inside, up, 0.0) * glu) @ down * share + fixed)
+            constant.index_add_(0, token, fixed)
+        module.__dict__[CONSTANTS] = constant
+        return out.reshape(hidden_states.shape)
+
+    return "forward", forward
+
+
 ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {
     "GPTJAttention": _inner(lambda module: 1.0 / float(module.scale_attn)),
     "CodeGenAttention": _inner(lambda module: 1.0 / float(module.scale_attn)),
@@ -124,12 +157,20 @@ ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {
     "FalconAttention": _falcon,
     "FalconMLP": _falcon_mlp,
     "XGLMAttention": _xglm,
+    "GptOssExperts": _gpt_oss_experts,
 }
 
 
-def writes_privately(model: nn.Module) -> bool:
+def writer_of(module: nn.Module) -> nn.Module:
+    """Give the module whose output is what `module` (an attention or an MLP) adds to the residual stream."""
+    last = WRITERS.get(type(module).__name__)
+    return module if last is None else module.get_submodule(last)
+
+
+def attends_privately(model: nn.Module) -> bool:
     """Tell whether a model has attention that only an adapter reaches: its masks are then asked for as in eager mode."""
-    return any(type(module).__name__ in ADAPTERS for module in model.modules())
+    names = {type(module).__name__ for module in model.modules()}
+    return any("Attention" in name for name in names & set(ADAPTERS))
 
 
 @contextmanager
@@ -150,3 +191,4 @@ def adapted(model: nn.Module) -> Iterator[None]:
                 del module.__dict__[name]
             else:
                 module.__dict__[name] = before
+            module.__dict__.pop(CONSTANTS, None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -23,6 +24,15 @@ _USES_PER_CONNECTION: Final = 1_000
 _PATIENCE_S: Final = 20.0
 _WITH_TEXT: Final = ("Parser exception", "Binder exception", "Catalog exception")
 """Errors that speak of the statement. The others can quote values, and so are not passed on."""
+
+
+_QUOTED: Final = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|`[^`]*`|//[^\n]*|/\*.*?\*/""", re.DOTALL)
+
+
+def _require_one_statement(cypher: str) -> None:
+    """Refuse several statements before any runs: the first could end the read-only transaction. Raises QueryError."""
+    if ";" in _QUOTED.sub(" ", cypher).rstrip().removesuffix(";"):
+        raise QueryError("one statement at a time, please")
 
 
 def _query_error(message: str, params: Mapping[str, Any], limits: Limits) -> QueryError:
@@ -93,6 +103,7 @@ class Reader:
 
     def run(self, cypher: str, params: Mapping[str, Any], limits: Limits) -> Result:
         """Run one statement. Raises QueryError, StoreUnavailableError."""
+        _require_one_statement(cypher)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             failure: QueryError | None = None
@@ -125,12 +136,8 @@ class Reader:
 def _table(connection: ladybug.Connection, cypher: str, params: Mapping[str, Any]) -> pa.Table:
     try:
         result = connection.execute(cypher, dict(params))
-        if isinstance(result, list):
-            for one in result:
-                one.close()
-            raise QueryError("one statement at a time, please")
         try:
-            table: pa.Table = result.get_as_arrow()
+            table: pa.Table = result.get_as_arrow(chunk_size=-1)  # one chunk: the default makes room for ten million elements first
         finally:
             result.close()
     except RuntimeError as error:

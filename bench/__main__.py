@@ -35,8 +35,10 @@ def measure(module: str) -> str:
 def main() -> None:
     """Measure the modules named on the command line (all of them by default) and write the page."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("modules", nargs="*", default=list(MODULES), choices=[*MODULES, []])
-    modules = parser.parse_args().modules
+    parser.add_argument("modules", nargs="*", metavar="module", help=", ".join(MODULES))
+    modules = parser.parse_args().modules or list(MODULES)
+    if unknown := set(modules) - set(MODULES):
+        parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     head = HEAD.format(
         day=datetime.datetime.now(tz=datetime.UTC).date(),
         cores=os.cpu_count(),

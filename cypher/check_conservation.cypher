@@ -21,7 +21,7 @@
 // seeks: Trace.trace_id or Output.output_id; without them scans the whole mechanism level. No row means that all is well: conservation_summary says how many nodes were looked at
 // merge: concatenate
 MATCH (o:Output)-[:OF]->(tr:Trace)
-WHERE tr.ready_id IS NOT NULL
+WHERE tr.ready_id IS NOT NULL AND o.mechanism
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND o.output_id = $output_id                                                 // when $output_id
 MATCH (n:State|Head|Mlp)

@@ -14,7 +14,7 @@
 // seeks: Trace.trace_id or Output.output_id; without them scans the whole mechanism level
 // merge: group node; sum outputs, checked, offenders; max error_max; mean error_mean by checked
 MATCH (o:Output)-[:OF]->(tr:Trace)
-WHERE tr.ready_id IS NOT NULL
+WHERE tr.ready_id IS NOT NULL AND o.mechanism
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND o.output_id = $output_id                                                 // when $output_id
 MATCH (n:State|Head|Mlp)

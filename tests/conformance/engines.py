@@ -6,13 +6,17 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+from tests.support.neo4j_server import shared_server
 from tests.support.oracle import Oracle, Row
 from tracestore.query import entry, run_named
 from tracestore.store import open_engine
 from tracestore.store.base import Store
+from tracestore.store.neo4j.writing import LoadSettings
 
 ENGINES: dict[str, Callable[[Path], Store]] = {
     "ladybug": lambda folder: open_engine(str(folder / "graph.lbug")),
+    # one server for the whole run, emptied by whoever opens it; small batches, so that a load reports more than once
+    "neo4j": lambda folder: shared_server().open_empty(settings=LoadSettings(batch_rows=50)),
 }
 
 TOLERANCE = 2e-6

@@ -123,7 +123,7 @@ def test_the_judge_accepts_honest_numbers_within_rounding(llama: Built) -> None:
 def test_a_wrong_norm_is_refused_and_rejected(llama: Built, monkeypatch: pytest.MonkeyPatch) -> None:
     """The frozen norm loses its gain."""
     honest = norms.recognise
-    monkeypatch.setattr(attribute, "recognise", lambda *args: dataclasses.replace(honest(*args), weight=None))  # type: ignore[type-var]
+    monkeypatch.setattr(norms, "recognise", lambda *args: dataclasses.replace(honest(*args), weight=None))  # type: ignore[type-var]
     found = sweep_outcome._outcome("llama", 0)
     assert found[0] == "refused"
     assert "I0" in found[1]

@@ -73,7 +73,8 @@ def test_scores_and_bias_add_up_to_what_is_explained(rich: Trace) -> None:
         total = column(influences, "score")[mine].sum() + output["bias"]
         assert total == pytest.approx(output["explained"], abs=1e-4 * max(abs(output["explained"]), output["logit_std"]))
         assert sorted(column(influences, "src")[mine] - 2) == list(range(output["pos"] + 1))
-    assert rich.closure < 1e-5
+    assert 0 < rich.closure < 1e-5
+    assert rich.closure == pytest.approx(max(output["closure"] for output in outputs))
 
 
 def test_outputs_agree_with_the_model_itself(loaded: LoadedModel, rich: Trace) -> None:

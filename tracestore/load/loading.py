@@ -52,6 +52,7 @@ class _Tally:
 
     started: float = field(default_factory=time.perf_counter)
     loaded: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)  # in the hands of another loader
     nodes: int = 0
     edges: int = 0
     failures: dict[str, str] = field(default_factory=dict)  # by package
@@ -106,6 +107,7 @@ def _load_batches(archive: Archive, store: Store, plan: LoadPlan, tally: _Tally,
         if gone:
             store.evict(sorted(gone))
         tally.loaded += [name for name in report.loaded if name not in gone]
+        tally.busy += report.busy
 
 
 def _annotate(archive: Archive, store: Store, tally: _Tally) -> None:
@@ -117,6 +119,12 @@ def _annotate(archive: Archive, store: Store, tally: _Tally) -> None:
             raise
         except ArchiveError as error:
             tally.failures[package.package_id] = str(error)
+
+
+def _busy_message(count: int) -> str:
+    if not count:
+        return ""
+    return f"{count} traces are being loaded by another process; run the same command again later to make sure of them."
 
 
 def load_archive(
@@ -156,8 +164,9 @@ def load_archive(
         nodes=tally.nodes,
         edges=tally.edges,
         seconds=time.perf_counter() - tally.started,
+        busy=tuple(dict.fromkeys(tally.busy)),
         level=first.level,
-        message=first.message,
+        message=" ".join(filter(None, (first.message, _busy_message(len(set(tally.busy)))))),
         failures=tuple(tally.failures.values()),
     )
     if summary.failures:

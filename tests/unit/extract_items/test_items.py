@@ -169,6 +169,7 @@ def test_lines_keep_their_numbers_and_reading_goes_on() -> None:
     data = b'\xef\xbb\xbf{"prompt": "a"}\r\n\r\n' + b"\n".join(broken) + b'\n{"prompt": "e"}'
     found = read(data)
     assert [e.prompt if isinstance(e, Item) else e.line for e in found] == ["a", 3, 4, 5, 6, 7, "e"]
+    assert [item(e).line for e in (found[0], found[-1])] == [1, 8]
     reasons = [failure(e).reason for e in found[1:6]]
     assert reasons[0].startswith("not valid JSON: Expecting value at column")
     assert reasons[1] == "not valid UTF-8 at byte 13 of the line"

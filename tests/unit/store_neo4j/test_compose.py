@@ -30,5 +30,5 @@ def test_the_service_is_pinned_private_and_bounded() -> None:
     assert named == set(document["volumes"])
     sizes = {name: int(value.rstrip("g")) for name, value in service["environment"].items() if "memory" in name}
     heap, pages = sizes["NEO4J_server_memory_heap_max__size"], sizes["NEO4J_server_memory_pagecache_size"]
-    assert heap + pages < int(service["mem_limit"].rstrip("g"))
+    assert heap + pages < int(service["mem_limit"].rstrip("gb"))
     assert service["healthcheck"]["test"][0] == "CMD"

@@ -19,6 +19,7 @@ import sys
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,18 +117,26 @@ def measure_memory(lengths: list[int], arguments: argparse.Namespace) -> None:
         print(f"| {length} | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[1] - peaks[0]:.0f} |", flush=True)
 
 
+def peak() -> float:
+    """Give the peak memory of this process, MB. (Linux: `ru_maxrss` would start at the parent's peak.)"""
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(status.read_text().split("VmHWM:")[1].split()[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
+
+
 def run_once(what: str, model: Any, tokenizer: Any, length: int) -> None:
     """Run one thing and print the growth of this process's peak memory over the loaded, warm model, MB."""
     short, ids = prompt(tokenizer, 8), prompt(tokenizer, length)
     plain(model, short)
     attributor = Attributor(model)
     extract(attributor, short)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak()
     if what == "both":
         forward_backward(model, ids)
     else:
         extract(attributor, ids)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    print(peak() - before)
 
 
 def main() -> None:

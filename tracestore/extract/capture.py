@@ -156,7 +156,7 @@ class Capture:
             for module in part.modules:
                 constant = module.__dict__.get(CONSTANTS)
                 if constant is not None:
-                    self._on_gradient(written, lambda capture, g, _, c=constant: capture._add("mlp_bias", layer, capture._dot(g, c)))
+                    self._on_gradient(written, _constant_part(layer, constant))
 
         return hook
 
@@ -237,6 +237,15 @@ class Capture:
         if self.sums is None:
             raise RuntimeError("a backward pass runs outside `attribute`")
         return self.sums
+
+
+def _constant_part(layer: int, constant: Tensor) -> Callable[[Capture, Tensor, Tensor], None]:
+    """Count what biases made of an MLP's output [T, d] as bias of the layer's MLP."""
+
+    def arrived(capture: Capture, g: Tensor, _: Tensor) -> None:
+        capture._add("mlp_bias", layer, capture._dot(g, constant))
+
+    return arrived
 
 
 def hidden_argument(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Tensor, Callable[[Tensor], Any]]:

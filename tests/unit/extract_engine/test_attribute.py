@@ -70,8 +70,21 @@ def test_scale_constants_of_granite_are_found() -> None:
     attributor = Attributor(randomised(config))
     assert attributor.family == "generic"
     assert attributor.reader.scale == 1 / 2.5
-    found = attributor.run(tokens(8)).attribute(TargetSpec(-1))
+    run = attributor.run(tokens(8))
+    found = run.attribute(TargetSpec(-1))
+    own = attributor.model(input_ids=run.ids).logits[0, -1].detach()
+    assert found.explained == pytest.approx(float(own.max() - own.mean()), abs=1e-6)
     assert max(found.closure, found.node_error) < 1e-10
+
+
+def test_the_bias_of_the_output_head_is_part_of_what_is_explained() -> None:
+    model = tiny_model("phi")
+    run = Attributor(model).run(tokens(8))
+    own, bias = model(input_ids=run.ids).logits[0, -1].detach(), model.lm_head.bias.detach()
+    found, against = run.attribute(TargetSpec(-1, 40)), run.attribute(TargetSpec(-1, 40, 50))
+    assert found.explained == pytest.approx(float(own[40] - own.mean()), abs=1e-6)
+    assert against.explained == pytest.approx(float(own[40] - own[50]), abs=1e-6)
+    assert abs(float(bias.mean())) > 1e-3
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -119,6 +119,9 @@ def test_conservation_holds_on_the_tables_and_damage_is_found(built: OutputTable
     weights[len(weights) // 2] += 0.01
     broken = {**built.tables, "VALUE.State.Head": value.set_column(2, value.schema.field("weight"), pa.array(weights))}
     assert conservation_error(broken) == pytest.approx(0.01, rel=1e-3)
+    final = built.tables["UNEMBEDS.State.Output"]
+    raised = final.set_column(2, final.schema.field("weight"), pa.array([final["weight"][0].as_py() + 0.02], pa.float32()))
+    assert conservation_error({**built.tables, "UNEMBEDS.State.Output": raised}) == pytest.approx(0.02, rel=1e-3)
     assert conservation_error({**built.tables, "WRITES.Mlp.State": built.tables["WRITES.Mlp.State"].slice(1)}) > 1e-5
 
 

@@ -2,6 +2,7 @@
 
 1. Each worker process takes names from a pipe, one at a time, and sends outcomes back; it serves many classes (importing costs seconds).
 2. A thread per worker waits for the answer; past the time limit, or when the pipe closes, the process is ended and a new one started.
+   The limit of a class begins when its worker has said that it is ready: a slow start is no finding about the first class.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, Final
 from tracestore.extract.sweep.outcome import Outcome, sweep_one
 
 SECONDS: Final = 180.0
+START_SECONDS: Final = 600.0
 _context: Final = multiprocessing.get_context("spawn")
 
 
@@ -29,6 +31,7 @@ def _serve(pipe: Connection) -> None:
     torch.set_num_threads(1)
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+    pipe.send(None)  # ready
     while True:
         try:
             name = pipe.recv()
@@ -47,12 +50,12 @@ class _Worker:
 
     def ask(self, name: str) -> Outcome:
         """Sweep one class; what goes wrong with the process itself is an outcome too."""
-        if self.pipe is None:
-            self.pipe, theirs = _context.Pipe()
-            self.process = _context.Process(target=_serve, args=(theirs,), daemon=True)
-            self.process.start()
-            theirs.close()
+        reason = f"its worker did not start within {START_SECONDS:.0f} s"
         try:
+            if self.pipe is None and not self._start():
+                self.stop()
+                return Outcome(name, "", "failed", reason)
+            assert self.pipe is not None
             self.pipe.send(name)
             if self.pipe.poll(self.seconds):
                 found: Outcome = self.pipe.recv()
@@ -62,6 +65,17 @@ class _Worker:
             reason = "its process ended"
         self.stop()
         return Outcome(name, "", "failed", reason)
+
+    def _start(self) -> bool:
+        """Start the process; tell whether it became ready."""
+        self.pipe, theirs = _context.Pipe()
+        self.process = _context.Process(target=_serve, args=(theirs,), daemon=True)
+        self.process.start()
+        theirs.close()
+        if not self.pipe.poll(START_SECONDS):
+            return False
+        self.pipe.recv()
+        return True
 
     def stop(self) -> None:
         """End the process."""

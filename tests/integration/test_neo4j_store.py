@@ -130,6 +130,8 @@ def test_batches_shrink_when_the_server_lacks_memory(neo4j_server: TestServer) -
         nodes, edges = counts_of(traces, level="summary")
         assert (report.nodes, report.edges) == (sum(nodes.values()), sum(edges.values()))
         assert store.status().nodes["Output"] == 24 * 8
+        assert store.evict([trace.trace_id for trace in traces]) == 24  # neither do deletions fit at once
+        assert sum(store.status().nodes.values()) == 0
 
 
 def test_an_evicted_trace_stays_away_until_it_is_asked_for(store: Neo4jStore) -> None:

@@ -68,8 +68,12 @@ class TestServer:
 
     def empty(self) -> None:
         """Delete everything but the record of migrations."""
-        while self.run("MATCH (n) WHERE NOT n:StoreMigration WITH n LIMIT 2000 DETACH DELETE n RETURN count(*)") != [[0]]:
-            pass  # in small transactions: their memory is bounded
+        for statement in (
+            "MATCH ()-[r]->() WITH r LIMIT 5000 DELETE r RETURN count(*)",
+            "MATCH (n) WHERE NOT n:StoreMigration WITH n LIMIT 2000 DELETE n RETURN count(*)",
+        ):
+            while self.run(statement) != [[0]]:
+                pass  # in small transactions: their memory is bounded
 
     @property
     def environment(self) -> dict[str, str]:

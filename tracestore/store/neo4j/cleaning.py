@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore import schema
+from tracestore.errors import ResourceError
 from tracestore.store.neo4j import ledger
 from tracestore.store.neo4j.database import Database, rows
 from tracestore.store.staging import uid_range
@@ -14,20 +15,33 @@ if TYPE_CHECKING:
     import neo4j
 
 _BATCH: Final = 20_000
+_SMALLEST_BATCH: Final = 100
 _MECHANISM: Final = tuple(node.label for node in schema.NODES if node.level == "mechanism")
 _LABELS: Final = tuple(node.label for node in reversed(schema.NODES))
 
 
 def _repeat(database: Database, statement: str, params: dict[str, Any]) -> int:
-    """Run a deleting statement with a bound until it finds nothing more; give how much was deleted."""
+    """Run a deleting statement with a bound until it finds nothing more; give how much was deleted.
+
+    The bound is halved when the server lacks memory for it. Raises ResourceError when even the smallest does not fit.
+    """
+    bound = _BATCH
 
     def work(transaction: neo4j.Transaction) -> int:
-        return int(rows(transaction, statement, {**params, "bound": _BATCH})[0][0])
+        return int(rows(transaction, statement, {**params, "bound": bound})[0][0])
 
     total = 0
-    while (deleted := database.write(work, "a deletion")) > 0:
+    while True:
+        try:
+            deleted = database.write(work, "a deletion")
+        except ResourceError:
+            if bound <= _SMALLEST_BATCH:
+                raise
+            bound //= 2
+            continue
+        if deleted == 0:
+            return total
         total += deleted
-    return total
 
 
 def _delete(database: Database, label: str, condition: str, params: dict[str, Any], patterns: tuple[str, ...]) -> None:

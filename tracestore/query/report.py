@@ -50,8 +50,11 @@ dropped. What is explained is by default the token's logit less the mean logit o
 def write_report(
     store: Store, path: Path, headline: str | None = None, *, title: str = "What drove these predictions", limit: int = 60
 ) -> None:
-    """Write `html_report` to a file."""
-    path.write_text(html_report(store, headline, title=title, limit=limit), encoding="utf-8")
+    """Write `html_report` to a file that only its owner can read: it holds the prompts."""
+    page = html_report(store, headline, title=title, limit=limit)
+    path.touch(mode=0o600)
+    path.chmod(0o600)  # also where it was there before
+    path.write_text(page, encoding="utf-8")
 
 
 def html_report(

@@ -114,6 +114,7 @@ def test_an_unknown_prediction_is_an_error(store: Store) -> None:
 
 def test_it_is_written_to_a_file(store: Store, tmp_path: Path) -> None:
     write_report(store, tmp_path / "report.html")
+    assert (tmp_path / "report.html").stat().st_mode & 0o777 == 0o600  # it holds prompts
     assert (tmp_path / "report.html").read_text(encoding="utf-8").startswith("<!doctype html>")
 
 

@@ -131,6 +131,7 @@ class _Loader:
             nodes=sum(report.nodes for report in self._reports),
             edges=sum(report.edges for report in self._reports),
             seconds=sum(report.seconds for report in self._reports),
+            busy=self._reports[-1].busy,  # the last load looked at everything again
             level=self._reports[-1].level,
             message=self._reports[-1].message,
         )
@@ -164,9 +165,10 @@ class _Loader:
                 waiting = [package]
                 while not self._queue.empty():  # one load for all that wait
                     waiting.append(self._queue.get_nowait())
-                self._load([name for each in waiting if each is not None for name in each.trace_ids])
                 if None in waiting:
+                    self._load(None)  # what is left, and the input lines that joined traces loaded earlier
                     return
+                self._load([name for each in waiting if each is not None for name in each.trace_ids])
         except BaseException as error:  # noqa: BLE001  raised again in the calling thread
             self._error = error
 

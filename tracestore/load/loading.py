@@ -110,10 +110,10 @@ def _load_batches(archive: Archive, store: Store, plan: LoadPlan, tally: _Tally,
         tally.busy += report.busy
 
 
-def _annotate(archive: Archive, store: Store, tally: _Tally) -> None:
+def _annotate(archive: Archive, store: Store, tally: _Tally, only: Collection[str] | None) -> None:
     for package in archive.annotations():
         try:
-            for part in archive.bundles(package, max_rows=_ANNOTATION_ROWS):
+            for part in archive.bundles(package, trace_ids=only, max_rows=_ANNOTATION_ROWS):
                 tally.add(store.annotate(TraceBundle(part.trace_ids, part.tables)))
         except PackageGoneError:
             raise
@@ -152,7 +152,7 @@ def load_archive(
                 on_plan(plan)
         try:
             _load_batches(archive, store, plan, tally, progress)
-            _annotate(archive, store, tally)
+            _annotate(archive, store, tally, only)
             break
         except PackageGoneError:
             if attempt == _ROUNDS - 1:

@@ -19,9 +19,10 @@ from tracestore import schema
 from tracestore.store.base import LoadLevel, TraceBundle
 
 
-def uid_range(trace_no: int) -> tuple[int, int]:
-    """Give the uids of a trace, end excluded."""
-    return trace_no << schema.UID_BITS, (trace_no + 1) << schema.UID_BITS
+def uid_range(first_no: int, last_no: int | None = None) -> tuple[int, int]:
+    """Give the uids of a trace, or of the traces `first_no` to `last_no`, end excluded."""
+    last_no = first_no if last_no is None else last_no
+    return first_no << schema.UID_BITS, (last_no + 1) << schema.UID_BITS
 
 
 def node_columns(label: str) -> tuple[str, ...]:

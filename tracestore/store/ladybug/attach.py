@@ -16,7 +16,7 @@ from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.cleanup import cleaned_on_failure
 from tracestore.store.ladybug.handle import Handle
 from tracestore.store.ladybug.ingest import copy_staged
-from tracestore.store.staging import Staged, stage_mechanism
+from tracestore.store.staging import Staged, stage_mechanism, uid_range
 
 _LOCAL: Final = (1 << schema.UID_BITS) - 1
 
@@ -43,7 +43,7 @@ def _find_in_store(handle: Handle, trace_id: str, output_id: str) -> tuple[ledge
 
 
 def _check_arrived(handle: Handle, staged: Staged, trace_no: int, output_uid: int) -> None:
-    low, high = ledger.uid_range(trace_no, trace_no)
+    low, high = uid_range(trace_no)
     params = {"low": low, "high": high, "output": output_uid}
     for name, table in {**staged.nodes, **staged.edges}.items():
         if name in staged.nodes:

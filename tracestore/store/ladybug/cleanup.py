@@ -9,18 +9,19 @@ from typing import Final
 from tracestore import schema
 from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.handle import EngineError, Handle
+from tracestore.store.staging import uid_range
 
 _MECHANISM_LABELS: Final = tuple(node.label for node in schema.NODES if node.level == "mechanism")
 
 
 def _delete_traces(handle: Handle, first_no: int, last_no: int) -> None:
-    low, high = ledger.uid_range(first_no, last_no)
+    low, high = uid_range(first_no, last_no)
     for node in reversed(schema.NODES):
         handle.change(f"MATCH (n:{node.label}) WHERE n.uid >= $low AND n.uid < $high DETACH DELETE n", {"low": low, "high": high})
 
 
 def _delete_mechanism(handle: Handle, trace_no: int, output_uid: int) -> None:
-    low, high = ledger.uid_range(trace_no, trace_no)
+    low, high = uid_range(trace_no)
     for label in _MECHANISM_LABELS:
         handle.change(
             f"MATCH (n:{label}) WHERE n.uid >= $low AND n.uid < $high AND n.output_uid = $output DETACH DELETE n",

@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from tracestore import schema
 from tracestore.errors import ShortCountError
-from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.handle import Handle, rows
-from tracestore.store.staging import Staged
+from tracestore.store.staging import Staged, uid_range
 
 if TYPE_CHECKING:
     import ladybug
@@ -46,7 +45,7 @@ def copy_staged(handle: Handle, staged: Staged, progress: Callable[[int], None] 
 
 def check_arrived(handle: Handle, staged: Staged, first_no: int, last_no: int) -> None:
     """Count what the store holds of a range of fresh traces. Raises ShortCountError."""
-    low, high = ledger.uid_range(first_no, last_no)
+    low, high = uid_range(first_no, last_no)
     for name, table in {**staged.nodes, **staged.edges}.items():
         if name in schema.NODE_BY_LABEL:
             query = f"MATCH (n:{name}) WHERE n.uid >= $low AND n.uid < $high RETURN count(*)"

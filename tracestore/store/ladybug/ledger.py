@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from tracestore.schema import UID_BITS
 from tracestore.store.ladybug.handle import Handle, rows
 
 if TYPE_CHECKING:
@@ -39,11 +38,6 @@ class Work:
     first_no: int
     last_no: int
     output_uid: int = 0
-
-
-def uid_range(first_no: int, last_no: int) -> tuple[int, int]:
-    """Give the uids of a range of traces, end excluded."""
-    return first_no << UID_BITS, (last_no + 1) << UID_BITS
 
 
 def records(handle: Handle) -> dict[str, Record]:

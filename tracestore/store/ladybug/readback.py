@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from tracestore import schema
 from tracestore.errors import BadInputError, StoreUnavailableError
 from tracestore.store.base import Limits
-from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.reading import Reader
+from tracestore.store.staging import uid_range
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -58,7 +58,7 @@ def _local(table: pa.Table, name: str) -> pa.Table:
 
 
 def _read(reader: Reader, trace_no: int, uid: int) -> dict[str, pa.Table]:
-    low, high = ledger.uid_range(trace_no, trace_no)
+    low, high = uid_range(trace_no)
     params = {"low": low, "high": high, "output": uid}
 
     def run(query: str) -> pa.Table:

@@ -54,7 +54,8 @@ def _delete(database: Database, label: str, condition: str, params: dict[str, An
 
 def delete_traces(database: Database, first_no: int, last_no: int) -> None:
     """Delete every node and relationship of a range of trace numbers. The Trace nodes go last."""
-    params = {"low": uid_range(first_no)[0], "high": uid_range(last_no)[1]}
+    low, high = uid_range(first_no, last_no)
+    params = {"low": low, "high": high}
     for label in _LABELS:
         _delete(database, label, "n.uid >= $low AND n.uid < $high", params, ("(n)-[r]->()",))  # each has its source in the range too
 

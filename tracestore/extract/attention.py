@@ -11,6 +11,7 @@ silently sees the future.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
@@ -62,6 +63,7 @@ class AttentionState:
     keep: bool = False  # for the identities: keep every layer's part in `kept`
     kept: dict[int, KeptAttention] = field(default_factory=dict)
     record_value: list[Tensor] | None = None  # when set, values go here and the run stops
+    instead: Callable[[int, Pattern, Tensor, Tensor, Tensor], Tensor] | None = None  # knockouts: (layer, pattern, q, k, v) -> output
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,8 +139,8 @@ def probabilities(pattern: Pattern, query: Tensor, key: Tensor, rows: Tensor, ba
     return out if blind is None else out.masked_fill_(blind, 0.0)
 
 
-def _forward(pattern: Pattern, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Attention output [B, T, H, D]."""
+def attend(pattern: Pattern, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Attention output [B, T, H, D] of `query` [B, H, T, Dk], `key` and `value` [B, Hkv, T, Dk or D]."""
     if pattern.plain:
         grouped = query.shape[1] != key.shape[1]
         if grouped and pattern.mask is not None:  # the fast kernels take either a mask or grouped heads
@@ -166,7 +168,7 @@ class FrozenAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
         """Compute the output [B, T, H, D] from `query` [B, H, T, Dk], `key` and `value` [B, Hkv, T, Dk or D]."""
-        out = _forward(pattern, query, key, value)
+        out = attend(pattern, query, key, value)
         ctx.save_for_backward(query, key, value, out)
         ctx.pattern, ctx.layer, ctx.state = pattern, layer, state
         return out
@@ -258,6 +260,8 @@ def frozen_attention(
         pattern = _with_bias(pattern, position_bias)
     if query.shape[2] != key.shape[2] or (not pattern.causal and _sees_future(pattern.mask, query.shape[2])):
         raise UnsupportedModelError(f"{type(module).__name__} sees later tokens: only causal language models can be traced")
+    if state.instead is not None:
+        return state.instead(layer, pattern, query, key, value), None
     out: Tensor = FrozenAttention.apply(query.detach(), key.detach(), value, pattern, layer, state)
     if state.keep:
         state.kept[layer] = KeptAttention(query.detach(), key.detach(), value, out, pattern)

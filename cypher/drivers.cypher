@@ -14,6 +14,10 @@
 // column score: float -- signed contribution; over all tokens, with the Output's bias, they add up to `explained`, logits
 // column direct: float -- sum of |edge| from it into the explained position, logits
 // column total: float -- sum of |edge| from it into all positions, logits
+// column direct_value: float -- the part of `direct` that heads copied (VALUE edges), logits
+// column direct_address: float -- the part of `direct` that drew attention to it (KEY edges; 0 for frozen), logits
+// column total_value: float -- the VALUE part of `total`, logits
+// column total_address: float -- the KEY part of `total` (0 for frozen), logits
 // column share: float -- share of `direct`, sinks left out (0 for a sink), 0 to 1
 // column rank_direct: int -- 1 is the largest `direct`; sinks last
 // column rank_total: int -- 1 is the largest `total`; sinks last
@@ -29,7 +33,8 @@ WHERE tr.ready_id IS NOT NULL
 MATCH (t:Token)-[i:INFLUENCES]->(o)
 WHERE $sink OR NOT t.sink
 RETURN t.pos AS pos, t.token_id AS token_id, t.text AS text, t.origin AS origin, t.sink AS sink,
-       i.score AS score, i.direct AS direct, i.total AS total, i.share AS share,
+       i.score AS score, i.direct AS direct, i.total AS total, i.direct_value AS direct_value, i.direct_address AS direct_address,
+       i.total_value AS total_value, i.total_address AS total_address, i.share AS share,
        i.rank_direct AS rank_direct, i.rank_total AS rank_total, o.output_id AS output_id
 ORDER BY sink, CASE $by WHEN 'direct' THEN i.direct WHEN 'total' THEN i.total ELSE abs(i.score) END DESC, pos
 LIMIT $k

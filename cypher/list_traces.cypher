@@ -5,6 +5,8 @@
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param older_than: int? -- only what comes after a row made at this time in the order of the rows, for paging that new traces do not shift
+// param after_id: string = - -- with `older_than`: of those made at the very same time, only ids after this one
 // param offset: int(0..) = 0 -- rows to leave out first, for paging
 // param k: int(1..) = 20 -- rows at most
 // column trace_id: string -- the trace
@@ -25,6 +27,7 @@
 MATCH (tr:Trace)
 WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
+  AND (tr.created_at < $older_than OR (tr.created_at = $older_than AND tr.trace_id > $after_id)) // when $older_than
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split

@@ -34,14 +34,17 @@ def both(first: list[Params], second: list[Params]) -> list[Params]:
 
 
 ACROSS: list[Params] = [{}, {"min_share": 0.1}, {"sink": True}, {"origin": "prompt"}, {"origin": "generated", "sink": True}]
+TIES: list[Params] = [{"older_than": 1_700_000_000_001, "after_id": name} for name in ("0" * 32, "f" * 32)]  # two traces of one time
+HEADS: list[Params] = [{"layer": 1, "head": 0}, {"layer": 2, "head": 1}, {"layer": 0, "head": 2}]
 CASES: dict[str, list[Params]] = {
     "drivers_across": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "outputs_driven_by": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "heads_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.2}]),
+    "outputs_of_head": both(HEADS, both([{}, TOKEN[0]], [*FILTERS, *CORRECT, {"min_share": 0.2}])),
     "induction_heads": both(FILTERS, [{}, *CORRECT, {"min_outputs": 2}]),
     "correct_or_wrong": both([{}, *TOKEN], FILTERS),
     "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], FILTERS)),
-    "list_traces": [*FILTERS, {"since": 1_700_000_000_004}],
+    "list_traces": [*FILTERS, {"since": 1_700_000_000_004}, {"older_than": 1_700_000_000_004}, *TIES],
     "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT]),
     "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
     "stats": FILTERS,

@@ -82,6 +82,7 @@ class Oracle:
 
 def _drivers(g: Oracle, p: Params) -> Iterator[Row]:
     edge_columns = ("score", "direct", "total", "share", "rank_direct", "rank_total")
+    edge_columns += tuple(f"{scope}_{route}" for scope in ("direct", "total") for route in ("value", "address"))
     for output, _ in g.outputs(p):
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
             if p["sink"] or not token["sink"]:
@@ -166,6 +167,17 @@ def _heads_across(g: Oracle, p: Params) -> Iterator[Row]:
                 "offset_mean": _mean([h["offset"] for h in heads]),
                 "induction_rate": _mean([float(h["induction"]) for h in heads]),
             }
+
+
+def _outputs_of_head(g: Oracle, p: Params) -> Iterator[Row]:
+    own = ("share", "relevance", "top_source_pos", "top_query_pos", "induction")
+    for (model, layer, number), members in _heads(g, p).items():
+        for head, output in members if (layer, number) == (p["layer"], p["head"]) else []:
+            if head["share"] >= p["min_share"]:
+                trace = g.trace_of(output)
+                row = {"trace_id": trace["trace_id"], "model_id": model, "trace_text": trace["text"]}
+                row |= {name: output[name] for name in ("output_id", "pos", "token_id", "text", "prob", "correct")}
+                yield row | {name: head[name] for name in own}
 
 
 def _induction_heads(g: Oracle, p: Params) -> Iterator[Row]:
@@ -279,7 +291,8 @@ def _check_closure(g: Oracle, p: Params) -> Iterator[Row]:
 
 def _list_traces(g: Oracle, p: Params) -> Iterator[Row]:
     for trace in g.nodes("Trace"):
-        if g.trace_passes(trace, p) and (p["since"] is None or trace["created_at"] >= p["since"]):
+        older = p["older_than"] is None or (-trace["created_at"], trace["trace_id"]) > (-p["older_than"], p["after_id"])
+        if older and g.trace_passes(trace, p) and (p["since"] is None or trace["created_at"] >= p["since"]):
             items = [item["item_id"] for item, _ in g.entering(trace, "OF", "Item")]
             own = ("trace_id", "model_id", "method", "created_at", "n_tokens", "n_prompt_tokens", "closure", "text")
             row = {"outputs": len(list(g.entering(trace, "OF", "Output"))), "items": len(items), "item_id": min(items, default=None)}
@@ -336,6 +349,7 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "list_outputs": _list_outputs,
     "list_traces": _list_traces,
     "outputs_driven_by": _outputs_driven_by,
+    "outputs_of_head": _outputs_of_head,
     "search_text": _search_text,
     "similar_mechanism": _similar_mechanism,
     "stats": _stats,

@@ -81,8 +81,8 @@ class Oracle:
 
 
 def _drivers(g: Oracle, p: Params) -> Iterator[Row]:
-    edge_columns = ("score", "direct", "total", "share", "rank_direct", "rank_total")
-    edge_columns += tuple(f"{scope}_{route}" for scope in ("direct", "total") for route in ("value", "address"))
+    parts = ("direct_value", "direct_address", "total_value", "total_address")
+    edge_columns = ("score", "direct", "total", "share", "rank_direct", "rank_total", *parts)
     for output, _ in g.outputs(p):
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
             if p["sink"] or not token["sink"]:

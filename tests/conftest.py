@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 
 from tests.support.neo4j_server import TestServer, report, shared_server
+
+if TYPE_CHECKING:
+    from tracestore.evaluate.suites.pointer_chase_model import TrainedChase
 
 
 @pytest.fixture(scope="session")
 def neo4j_server() -> TestServer:
     """The real Neo4j of this run."""
     return shared_server()
+
+
+@pytest.fixture(scope="session")
+def chase() -> TrainedChase:
+    """A small model trained on the pointer chase, with its checkpoints."""
+    from tests.support.small_chase import small_chase
+
+    return small_chase()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

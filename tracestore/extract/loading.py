@@ -73,7 +73,7 @@ def load_model(model_id: str | Path, *, device: str = "cpu", dtype: Dtype = "flo
         advice = "load it with dtype bfloat16, choose a smaller model, or free memory"
         memory.require(memory.weights_bytes(files, dtype), f"loading {model_id}", advice)
     print_id = fingerprints.folder_fingerprint(folder)
-    with _quiet():
+    with quiet():
         model = _load_weights(folder, dtype, target)
         tokenizer = load_tokenizer(folder)
     step = checkpoint_step(folder, str(model_id))
@@ -159,7 +159,7 @@ def _load_weights(folder: Path, dtype: str, device: torch.device) -> Any:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Silence transformers' progress bars and load reports, which are no data of ours; errors still raise."""
     from transformers.utils import logging as hf_logging
 

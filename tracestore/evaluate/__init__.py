@@ -1,0 +1,1 @@
+"""Evaluation: tasks whose true drivers are known."""

@@ -1,0 +1,1 @@
+"""The tasks that methods are evaluated on, each with its ground truth."""

@@ -55,6 +55,7 @@ class Item:
     target_token: str | int | None = None  # a text, of which the first token is taken, or a vocabulary id
     foil: str | int | None = None  # the same, or `runner-up`
     expected: str | None = None
+    rationale: str | None = None  # how a person explains the answer
     dataset: str | None = None
     split: str | None = None
     variant: str | None = None

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION: Final = 1
-"""Version of everything in this module. A package with a higher number is refused by this code."""
+SCHEMA_VERSION: Final = 2
+"""Version of everything in this module. A package with another number is refused by this code."""
 
 UID_BITS: Final = 32
 """A store's `uid` is `trace_no << UID_BITS | local`."""
@@ -89,6 +89,7 @@ _HEAD = _i("head", "query head, from 0")
 _POS = _i("pos", "position of the token, from 0")
 _WEIGHT = _f("weight", "signed contribution to the explained quantity, logits")
 _RANK = _i("rank", "1 is the largest |weight| among the kept edges that enter the same node")
+_SENSITIVITY = _f("sensitivity", "first-order estimate, by the plain gradient, of what removing the edge changes, logits", nullable=True)
 
 NODES: Final[tuple[Node, ...]] = (
     Node(
@@ -108,7 +109,7 @@ NODES: Final[tuple[Node, ...]] = (
             _i("n_layers", "decoder layers of the model"),
             _i("n_heads", "query heads of a layer"),
             _s("generation", "how the continuation was made: options and seed, JSON"),
-            _s("method", "attribution method: frozen"),
+            _s("method", "attribution method: frozen or secant"),
             _f("keep", "share of attention-edge mass asked for, 0 to 1"),
             _i("max_edges", "largest number of attention edges kept for an Output"),
             _s("dtype", "number format of the weights"),
@@ -132,6 +133,7 @@ NODES: Final[tuple[Node, ...]] = (
             _s("session_id", "conversation", nullable=True),
             _i("turn", "turn of the conversation", nullable=True),
             _s("expected", "expected answer; null under --no-text", nullable=True),
+            _s("rationale", "how a person explains the answer; null under --no-text", nullable=True),
             Column("correct", "bool", "does the answer begin with what was expected", True),
             _s("otel_trace_id", "OpenTelemetry trace the item came from", nullable=True),
             _s("otel_span_id", "OpenTelemetry span the item came from", nullable=True),
@@ -163,6 +165,10 @@ NODES: Final[tuple[Node, ...]] = (
             _i("first_pos", "position of its first token"),
             _i("last_pos", "position of its last token"),
             _s("text", "its text; null under --no-text", nullable=True),
+            _f("explained", "sum of `explained` over the Outputs that predict its tokens, where there are any, logits", nullable=True),
+            _f("bias", "sum of their biases, logits", nullable=True),
+            _f("own", "score that they got from tokens of this very span, logits", nullable=True),
+            _f("unassigned", "score that they got from tokens that lie in no span of SUPPORTS, logits", nullable=True),
         ),
         of="Trace",
     ),
@@ -172,7 +178,8 @@ NODES: Final[tuple[Node, ...]] = (
         (
             _s("output_id", "trace_id:pos:token_id[-foil_token_id]"),
             _MODEL,
-            _i("pos", "position whose logits are read"),
+            _i("pos", "position whose logits are read (the last of them for a span)"),
+            _i("first_pos", "first position whose logits are read, for a span that is explained as one sum", nullable=True),
             _i("token_id", "explained token"),
             _s("text", "text of the explained token; null under --no-text", nullable=True),
             _i("foil_token_id", "token it is explained against", nullable=True),
@@ -190,8 +197,11 @@ NODES: Final[tuple[Node, ...]] = (
             _f("attention_kept", "share of attention-edge mass that was kept, 0 to 1"),
             _f("mlp_share", "share of |weight| written by MLPs among all writes, 0 to 1"),
             Column("head_vector", "floats", "relevance of every head, [layer * n_heads + head], logits"),
+            _f("compositions_rest", "signed weight of the compositions that were not stored, logits", nullable=True),
+            _f("compositions_rest_abs", "absolute weight of the compositions that were not stored, logits", nullable=True),
             _f("path_mass_finished", "sum of |weight| of finished paths, logits", nullable=True),
             _f("path_mass_open", "sum of |weight| of unfinished paths, logits", nullable=True),
+            _f("path_largest_open", "largest |weight| of an unfinished path, logits", nullable=True),
             Column("mechanism", "bool", "are its State, Head and Mlp nodes in this store", False, True),
         ),
         of="Trace",
@@ -287,6 +297,7 @@ EDGES: Final[tuple[Edge, ...]] = (
             _i("layer", "layer, where it applies", nullable=True),
             _i("head", "head, where it applies", nullable=True),
             _i("query_pos", "query position, where it applies", nullable=True),
+            _f("estimate", "what the trace says that the removed source contributes, logits", nullable=True),
             _f("effect", "measured change of `explained`, logits"),
             _f("effect_logp", "measured change of the token's log probability, nats"),
             _i("created_at", "milliseconds since 1970-01-01 UTC"),
@@ -304,11 +315,11 @@ EDGES: Final[tuple[Edge, ...]] = (
     Edge(
         "VALUE",
         (("State", "Head"),),
-        (_WEIGHT, _RANK, _f("attention", "attention probability, 0 to 1")),
+        (_WEIGHT, _RANK, _f("attention", "attention probability, 0 to 1"), _SENSITIVITY),
         "what a head copied",
         "mechanism",
     ),
-    Edge("KEY", (("State", "Head"),), (_WEIGHT, _RANK), "why the head looked there: the key's side", "mechanism"),
+    Edge("KEY", (("State", "Head"),), (_WEIGHT, _RANK, _SENSITIVITY), "why the head looked there: the key's side", "mechanism"),
     Edge("QUERY", (("State", "Head"),), (_WEIGHT, _RANK), "why the head looked there: the query's side", "mechanism"),
     Edge("WRITES", (("Head", "State"), ("Mlp", "State")), (_WEIGHT, _RANK), "a component writes to the residual stream", "mechanism"),
     Edge("READS", (("State", "Mlp"),), (_WEIGHT, _RANK), "an MLP reads the residual stream", "mechanism"),

@@ -171,11 +171,24 @@ def _items(rng: np.random.Generator, seed: int, given: Sequence[dict[str, Any]] 
                 "session_id": f"session-{seed % 5}",
                 "turn": int(rng.integers(0, 4)),
                 "expected": str(rng.choice(WORDS)),
+                "rationale": str(rng.choice(WORDS)),
                 "correct": bool(rng.random() < 0.5),
             }
             for index in range(count)
         ]
-    names = ("item_id", "dataset", "split", "variant", "session_id", "turn", "expected", "correct", "otel_trace_id", "otel_span_id")
+    names = (
+        "item_id",
+        "dataset",
+        "split",
+        "variant",
+        "session_id",
+        "turn",
+        "expected",
+        "rationale",
+        "correct",
+        "otel_trace_id",
+        "otel_span_id",
+    )
     columns: dict[str, Any] = {name: [row.get(name) for row in given] for name in names}
     columns["tags"] = [row.get("tags", []) for row in given]
     return build_table("Item", {"local": numbers.take(len(given)), **columns})

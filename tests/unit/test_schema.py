@@ -35,7 +35,7 @@ def test_store_only_columns_are_not_archived() -> None:
 
 def test_package_schema_puts_the_trace_first() -> None:
     assert schema.package_schema("Token").names[:3] == ["trace", "local", "model_id"]
-    assert schema.package_schema("VALUE.State.Head").names == ["trace", "src", "dst", "weight", "rank", "attention"]
+    assert schema.package_schema("VALUE.State.Head").names == ["trace", "src", "dst", "weight", "rank", "attention", "sensitivity"]
     assert schema.arrow_schema("Output").field("head_vector").type == pa.list_(pa.float32())
 
 

@@ -26,6 +26,10 @@ class NewerSchemaError(ArchiveError):
     """A package was written by a newer version of this library."""
 
 
+class OlderSchemaError(ArchiveError):
+    """A package was written by a version of this library from before the first release."""
+
+
 @dataclass(frozen=True, slots=True)
 class TraceEntry:
     """One trace of a package: hash of its content, rows of each table (without the empty ones)."""
@@ -113,6 +117,10 @@ def load_manifest(folder: Path) -> Package:
     if isinstance(version, int) and version > schema.SCHEMA_VERSION:
         raise NewerSchemaError(
             f"Package {name} has schema version {version}, newer than the {schema.SCHEMA_VERSION} that is known here: upgrade tracestore."
+        )
+    if isinstance(version, int) and version < schema.SCHEMA_VERSION:
+        raise OlderSchemaError(
+            f"Package {name} has schema version {version}, older than the {schema.SCHEMA_VERSION} read here: trace again what it holds."
         )
     body = b"{" + data[_START:].rstrip(b"\n")
     if not isinstance(value, dict) or value.get("sha256") != hashlib.sha256(body).hexdigest():

@@ -2,7 +2,7 @@
 
 Token ids are the text as surely as letters are, and so are hashes that anybody could compute from a guess. What is done to a trace:
 
-- `text` of Trace, Token, Span and Output, `foil_text` and `expected` become null;
+- `text` of Trace, Token, Span and Output, `foil_text`, `expected` and `rationale` become null;
 - token ids become keyed hashes (equal tokens stay equal, within one key);
 - `char_from` and `char_to` become 0: the lengths of the words give them away;
 - `trace_id`, `output_id`, `prompt_hash` and item ids that are hashes of content become keyed hashes;
@@ -33,7 +33,7 @@ _CONTENT_HASH: Final = re.compile(rf"[0-9a-f]{{{ids.ID_CHARS}}}")
 
 DROPPED: Final[Mapping[str, tuple[str, ...]]] = {
     "Trace": ("text",),
-    "Item": ("expected",),
+    "Item": ("expected", "rationale"),
     "Token": ("text",),
     "Span": ("text",),
     "Output": ("text", "foil_text"),
@@ -70,7 +70,7 @@ def redact(trace: Trace, key: bytes) -> Trace:
 def redact_item(item: Mapping[str, Any], key: bytes) -> dict[str, Any]:
     """Do to the properties of an appended Item what `redact` does to the Items of a trace."""
     _check_key(key)
-    return {**item, "expected": None, "item_id": redacted_item_id(str(item["item_id"]), key)}
+    return {**item, "expected": None, "rationale": None, "item_id": redacted_item_id(str(item["item_id"]), key)}
 
 
 def redacted_trace_id(trace_id: str, key: bytes) -> str:

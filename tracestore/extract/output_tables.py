@@ -65,7 +65,9 @@ def _table(table: str, **columns: Any) -> pa.Table:
     import pyarrow as pa
 
     wanted = schema.arrow_schema(table)
-    return pa.table([pa.array(columns[field.name], type=field.type) for field in wanted], schema=wanted)
+    count = len(next(iter(columns.values())))
+    values = [columns.get(field.name, [None] * count) if field.nullable else columns[field.name] for field in wanted]
+    return pa.table([pa.array(value, type=field.type) for value, field in zip(values, wanted, strict=True)], schema=wanted)
 
 
 def _output_row(found: OutputAttribution, names: OutputNames) -> dict[str, list[Any]]:

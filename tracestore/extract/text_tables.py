@@ -48,7 +48,11 @@ class TextRecord:
 def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     """Build a table of the schema from rows that name every column."""
     wanted = schema.arrow_schema(name)
-    return pa.table({field.name: pa.array([row[field.name] for row in rows], type=field.type) for field in wanted}, schema=wanted)
+
+    def value(row: Mapping[str, Any], field: pa.Field[pa.DataType]) -> Any:
+        return row.get(field.name) if field.nullable else row[field.name]
+
+    return pa.table({field.name: pa.array([value(row, field) for row in rows], type=field.type) for field in wanted}, schema=wanted)
 
 
 def text_tables(record: TextRecord, model_id: str, item: Item, item_id: str, correct: bool | None) -> dict[str, pa.Table]:
@@ -61,7 +65,7 @@ def text_tables(record: TextRecord, model_id: str, item: Item, item_id: str, cor
 
 def item_row(item: Item, item_id: str, correct: bool | None, *, local: int = ITEM_LOCAL) -> dict[str, Any]:
     """Give an Item node's properties; also for a further input line that asks for an archived trace (with its own `local`)."""
-    names = ("dataset", "split", "variant", "session_id", "turn", "expected", "otel_trace_id", "otel_span_id")
+    names = ("dataset", "split", "variant", "session_id", "turn", "expected", "rationale", "otel_trace_id", "otel_span_id")
     own = {name: getattr(item, name) for name in names}
     return {"local": local, "item_id": item_id, "tags": list(item.tags), "correct": correct, **own}
 

@@ -177,7 +177,7 @@ class _Run:
         del row["local"]
 
         def write() -> None:
-            self._writer.add_items(trace_id, [row if self._key is None else row | {"expected": None}])
+            self._writer.add_items(trace_id, [row if self._key is None else row | {"expected": None, "rationale": None}])
             assert self._item_keys is not None
             self._item_keys.add((trace_id, item_id))
             self._note(trace_id, "joined")

@@ -1,4 +1,4 @@
-// Made from schema.py (schema version 1). Applied once; never edited afterwards.
+// Made from schema.py (schema version 2). Applied once; never edited afterwards.
 
 CREATE NODE TABLE IF NOT EXISTS Trace (
   uid INT64 PRIMARY KEY,
@@ -39,6 +39,7 @@ CREATE NODE TABLE IF NOT EXISTS Item (
   session_id STRING,
   turn INT64,
   expected STRING,
+  rationale STRING,
   correct BOOL,
   otel_trace_id STRING,
   otel_span_id STRING
@@ -65,7 +66,11 @@ CREATE NODE TABLE IF NOT EXISTS Span (
   ordinal INT64,
   first_pos INT64,
   last_pos INT64,
-  text STRING
+  text STRING,
+  explained FLOAT,
+  bias FLOAT,
+  own FLOAT,
+  unassigned FLOAT
 );
 
 CREATE NODE TABLE IF NOT EXISTS Output (
@@ -74,6 +79,7 @@ CREATE NODE TABLE IF NOT EXISTS Output (
   output_id STRING,
   model_id STRING,
   pos INT64,
+  first_pos INT64,
   token_id INT64,
   text STRING,
   foil_token_id INT64,
@@ -91,8 +97,11 @@ CREATE NODE TABLE IF NOT EXISTS Output (
   attention_kept FLOAT,
   mlp_share FLOAT,
   head_vector FLOAT[],
+  compositions_rest FLOAT,
+  compositions_rest_abs FLOAT,
   path_mass_finished FLOAT,
   path_mass_open FLOAT,
+  path_largest_open FLOAT,
   mechanism BOOL
 );
 
@@ -204,6 +213,7 @@ CREATE REL TABLE IF NOT EXISTS KNOCKOUT (
   layer INT64,
   head INT64,
   query_pos INT64,
+  estimate FLOAT,
   effect FLOAT,
   effect_logp FLOAT,
   created_at INT64
@@ -229,13 +239,15 @@ CREATE REL TABLE IF NOT EXISTS VALUE (
   FROM State TO Head,
   weight FLOAT,
   rank INT64,
-  attention FLOAT
+  attention FLOAT,
+  sensitivity FLOAT
 );
 
 CREATE REL TABLE IF NOT EXISTS KEY (
   FROM State TO Head,
   weight FLOAT,
-  rank INT64
+  rank INT64,
+  sensitivity FLOAT
 );
 
 CREATE REL TABLE IF NOT EXISTS QUERY (

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests.support.archives import assert_same_trace, change_manifest, flip_byte, fresh, table_path
 from tests.support.synthetic import make_trace, make_traces
+from tracestore import schema
 from tracestore.archive import Archive, Package
 from tracestore.archive.layout import storage_errors
 from tracestore.errors import ArchiveError, ResourceError
@@ -94,7 +95,7 @@ def test_any_flipped_byte_of_a_package_is_found(tmp_path_factory: pytest.TempPat
 
 
 def _newer(package: Package) -> None:
-    change_manifest(package.path, schema_version=2)
+    change_manifest(package.path, schema_version=schema.SCHEMA_VERSION + 1)
 
 
 def _manifest(package: Package) -> dict[str, Any]:
@@ -110,6 +111,7 @@ MANIFEST_DAMAGE: list[tuple[str, Callable[[Package], object], str]] = [
     ("another package's", lambda p: change_manifest(p.path, package_id="elsewhere"), "holds the manifest of package elsewhere"),
     ("without members", lambda p: (p.path / "manifest.json").write_text("{}"), "is damaged"),
     ("a file outside", lambda p: change_manifest(p.path, files=[{**_manifest(p)["files"][0], "name": "../x"}]), "is damaged"),
+    ("of an older schema", lambda p: change_manifest(p.path, schema_version=schema.SCHEMA_VERSION - 1), "older than"),
     ("members of a wrong type", lambda p: change_manifest(p.path, traces=7), "is damaged"),
 ]
 
@@ -137,7 +139,9 @@ def test_a_newer_package_is_refused_with_the_word_upgrade(archive: Archive) -> N
     _newer(package)
     again = fresh(archive)
     for ask in (again.packages, again.trace_ids, lambda: again.missing(["x"]), again.compact):
-        with pytest.raises(ArchiveError, match=f"Package {package.package_id} has schema version 2.*upgrade"):
+        with pytest.raises(
+            ArchiveError, match=f"Package {package.package_id} has schema version {schema.SCHEMA_VERSION + 1}, newer.*upgrade"
+        ):
             ask()
     assert_same_trace(again.read_trace(TRACES[0].trace_id), TRACES[0])
     assert ["upgrade" in problem for problem in again.verify().problems] == [True]

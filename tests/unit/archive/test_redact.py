@@ -18,7 +18,10 @@ from tracestore.model import Trace
 KEY, OTHER_KEY = bytes(range(32)), bytes(32)
 TEXT = "zebra quagga okapi zebra tapir"
 HASHED_ID = ids.content_hash(["line", TEXT])
-ITEMS: list[dict[str, Any]] = [{"item_id": "mine-1", "expected": "zebra", "dataset": "animals", "tags": ["t"]}, {"item_id": HASHED_ID}]
+ITEMS: list[dict[str, Any]] = [
+    {"item_id": "mine-1", "expected": "zebra", "rationale": "stripes", "dataset": "animals", "tags": ["t"]},
+    {"item_id": HASHED_ID},
+]
 
 
 def _trace() -> Trace:
@@ -38,7 +41,7 @@ KEPT_STRINGS = {
 }
 CHANGED_STRINGS = {
     "Trace": {"trace_id", "prompt_hash", "text"},
-    "Item": {"item_id", "expected"},
+    "Item": {"item_id", "expected", "rationale"},
     "Token": {"text"},
     "Span": {"text"},
     "Output": {"output_id", "text", "foil_text"},
@@ -115,7 +118,7 @@ def test_a_foil_is_keyed_too() -> None:
 def test_own_item_ids_stay_and_hashes_of_content_are_keyed() -> None:
     assert redacted_item_id("mine-1", KEY) == "mine-1"
     assert redacted_item_id(HASHED_ID, KEY) not in (HASHED_ID, redacted_item_id(HASHED_ID, OTHER_KEY))
-    assert redact_item(ITEMS[0], KEY) == {**ITEMS[0], "expected": None}
+    assert redact_item(ITEMS[0], KEY) == {**ITEMS[0], "expected": None, "rationale": None}
     rows = redact(_trace(), KEY).table("Item").to_pylist()
     assert [(row["item_id"], row["expected"]) for row in rows] == [("mine-1", None), (redacted_item_id(HASHED_ID, KEY), None)]
 

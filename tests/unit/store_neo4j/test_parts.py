@@ -50,7 +50,8 @@ def test_statements_name_every_property_once() -> None:
     assert edge_statement("EMITS.Output.Token") == (
         "UNWIND $rows AS r MATCH (a:Output {uid: r[0]}) MATCH (b:Token {uid: r[1]}) CREATE (a)-[:EMITS]->(b)"
     )
-    assert edge_statement("VALUE.State.Head").endswith("CREATE (a)-[:VALUE {weight: r[2], rank: r[3], attention: r[4], sensitivity: r[5]}]->(b)")
+    properties = "weight: r[2], rank: r[3], attention: r[4], sensitivity: r[5]"
+    assert edge_statement("VALUE.State.Head").endswith(f"CREATE (a)-[:VALUE {{{properties}}}]->(b)")
     assert node_statement("Mlp").startswith(
         "UNWIND $rows AS r CREATE (:Mlp {uid: r[0], trace_no: r[1], output_uid: r[2], layer: r[3], pos: r[4],"
     )

@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import Tensor
 from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract import frozen
 from tracestore.extract.attention import AttentionState
-from tracestore.extract.attribution import Bools, OutputAttribution, TargetSpec
+from tracestore.extract.attribution import Bools, OutputAttribution, SpanSpec, TargetSpec
 from tracestore.extract.capture import Capture
 from tracestore.extract.freeze import HALF, quieten, use_plain_experts
 from tracestore.extract.freeze import frozen as frozen_model
@@ -125,6 +127,22 @@ class Attributor:
         return capture
 
 
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One prediction that is explained: < `vector` [d], final state at `pos` > + `bias`, and what the model says there."""
+
+    pos: int
+    token_id: int
+    foil_token_id: int | None
+    gauge: Gauge
+    vector: Tensor
+    bias: float
+    logit: float
+    std: float
+    log_prob: float
+    vocab_rank: int
+
+
 class ForwardPass:
     """One frozen forward pass; each `attribute` costs one backward pass through it."""
 
@@ -158,21 +176,21 @@ class ForwardPass:
         return float((ours - own.to(ours.dtype)).abs().max())
 
     def attribute(
-        self, target: TargetSpec, pruning: PruningOptions | None = None, *, batch: int = 0, last: bool = False
+        self, target: TargetSpec | SpanSpec, pruning: PruningOptions | None = None, *, batch: int = 0, last: bool = False
     ) -> OutputAttribution:
-        """Explain one target. `last` frees the graph: no further target can follow.
+        """Explain one target: a prediction, or the sum of a span's. `last` frees the graph: no further target can follow.
 
         Raises ConservationError when the numbers do not add up, ModelOutputError on NaN or infinite logits.
         """
         pruning = pruning or PruningOptions()
-        pos = self._position(target.pos)
-        raw = self.logits_row(pos, batch=batch, capped=False)
-        shown = self.attributor.reader.capped(raw)
-        token, foil, gauge = choose_tokens(target, raw)
-        final = self.final_state(pos, batch)
-        vector, bias = self.attributor.reader.direction(gauge, token, foil, final)
-        found = frozen.explain(self.capture, pos, vector, bias, pruning.max_edges, batch=batch, retain=not last)
-        std = float(raw.std(correction=0))
+        parts = [self._read(part, batch) for part in (target.parts if isinstance(target, SpanSpec) else (target,))]
+        seeds = frozen.Seeds(
+            positions=tuple(part.pos for part in parts),
+            vectors=torch.stack([part.vector for part in parts]),
+            biases=tuple(part.bias for part in parts),
+        )
+        found = frozen.explain(self.capture, seeds, pruning.max_edges, batch=batch, retain=not last)
+        std = math.hypot(*(part.std for part in parts))
         scale = max(abs(found.explained), std)
         closure = found.closure_error / scale
         node_error = max(found.node_errors.values()) / scale
@@ -181,15 +199,17 @@ class ForwardPass:
         heads, mlps = np.abs(found.flows.head_relevance).sum(), np.abs(found.flows.mlp_relevance).sum()
         direct_sum = found.direct.sum()
         return OutputAttribution(
-            pos=pos,
-            token_id=token,
-            foil_token_id=foil,
-            gauge=gauge,
-            logit=float(shown[token]),
+            pos=seeds.positions[-1],
+            positions=seeds.positions,
+            token_id=parts[-1].token_id,
+            foil_token_id=parts[0].foil_token_id if len(parts) == 1 else None,
+            gauge=parts[0].gauge,
+            logit=sum(part.logit for part in parts),
             explained=found.explained,
+            explained_at=found.explained_at,
             logit_std=std,
-            prob=float(torch.softmax(shown.float(), -1)[token]),
-            vocab_rank=int((shown > shown[token]).sum()) + 1,
+            prob=math.exp(sum(part.log_prob for part in parts)),
+            vocab_rank=max(part.vocab_rank for part in parts),
             closure=closure,
             node_error=node_error,
             bias=found.bias,
@@ -202,7 +222,27 @@ class ForwardPass:
             head_vector=found.flows.head_relevance.sum(2).reshape(-1),
             flows=found.flows,
             tops=found.tops,
-            graph=prune(found.flows, found.edges, pos, pruning),
+            graph=prune(found.flows, found.edges, seeds.positions, pruning),
+        )
+
+    def _read(self, target: TargetSpec, batch: int) -> _Part:
+        """Read the logits of one prediction and settle what is explained there."""
+        pos = self._position(target.pos)
+        raw = self.logits_row(pos, batch=batch, capped=False)
+        shown = self.attributor.reader.capped(raw)
+        token, foil, gauge = choose_tokens(target, raw)
+        vector, bias = self.attributor.reader.direction(gauge, token, foil, self.final_state(pos, batch))
+        return _Part(
+            pos=pos,
+            token_id=token,
+            foil_token_id=foil,
+            gauge=gauge,
+            vector=vector,
+            bias=bias,
+            logit=float(shown[token]),
+            std=float(raw.std(correction=0)),
+            log_prob=float(torch.log_softmax(shown.double(), -1)[token]),
+            vocab_rank=int((shown > shown[token]).sum()) + 1,
         )
 
     def _position(self, pos: int) -> int:

@@ -34,6 +34,13 @@ class TargetSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class SpanSpec:
+    """The sum of several predictions, explained as one: `parts` read the logits at neighbouring positions, ascending."""
+
+    parts: tuple[TargetSpec, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Flows:
     """Relevance of every node and weight of every edge that is not an attention edge.
 
@@ -108,14 +115,20 @@ class PrunedGraph:
 
 @dataclass(frozen=True, slots=True)
 class OutputAttribution:
-    """One explained prediction. `sum(scores) + bias = explained` up to `closure`."""
+    """One explained prediction, or the sum of several. `sum(scores) + bias = explained` up to `closure`.
 
-    pos: int
+    Of a sum: `token_id` is the last one, `logit` and `explained` are sums, `prob` is the product, `vocab_rank` the worst of the parts',
+    `logit_std` the root of the summed squares; `foil_token_id` is None, for each part may have a foil of its own.
+    """
+
+    pos: int  # whose logits are read; of a sum the last one
+    positions: tuple[int, ...]  # all of them
     token_id: int
     foil_token_id: int | None
     gauge: Gauge
     logit: float  # the model's logit (after a final softcap)
     explained: float
+    explained_at: Floats  # [n] position by position
     logit_std: float
     prob: float
     vocab_rank: int

@@ -1,11 +1,13 @@
 """Reduce the attention edges of one target while they are computed, tile by tile; the T x T x L x H tensor never exists.
 
-1. Per tile: signed and absolute row sums, absolute column sums, the row of the target position, each head's largest edge.
+1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest edge.
 2. Edges above a floor go to a pool. When the pool holds twice what may be kept, it is cut to the largest, and the floor rises to the
    smallest of those: an edge below it can never be kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -15,11 +17,12 @@ from tracestore.extract.attribution import AttentionEdges, Floats, HeadTops
 
 
 class EdgeCollector:
-    """Collects the VALUE edges of one target at position `pos` of batch row `batch`."""
+    """Collects the VALUE edges of one target, which reads the logits at `positions` of batch row `batch`."""
 
-    def __init__(self, shape: tuple[int, int, int], pos: int, max_edges: int, like: Tensor, batch: int = 0) -> None:
+    def __init__(self, shape: tuple[int, int, int], positions: Sequence[int], max_edges: int, like: Tensor, batch: int = 0) -> None:
         layers, heads, length = shape
-        self.shape, self.pos, self.max_edges, self.batch = shape, pos, max(int(max_edges), 1), batch
+        self.shape, self.max_edges, self.batch = shape, max(int(max_edges), 1), batch
+        self.positions = torch.tensor(list(positions), device=like.device)
         self.row = like.new_zeros(shape)
         self.row_abs = like.new_zeros(shape)
         self.column = like.new_zeros(layers, length)
@@ -40,9 +43,9 @@ class EdgeCollector:
         self.row[layer][:, rows] = weight.sum(-1)
         self.row_abs[layer][:, rows] = size.sum(-1)
         self.column_abs[layer, :seen] += size.sum((0, 1))
-        here = torch.nonzero(rows == self.pos)
+        here = torch.nonzero(torch.isin(rows, self.positions)).squeeze(1)
         if len(here):
-            self.direct[layer, :seen] += size[:, int(here[0, 0])].sum(0)
+            self.direct[layer, :seen] += size[:, here].sum((0, 1))
         top, at = size.view(heads, -1).max(-1)
         query, key = rows[at // seen], at % seen
         better = top > self.top[layer]

@@ -1,9 +1,9 @@
 """The method `frozen`: one frozen forward pass per prompt, one backward pass per explained output.
 
 1. `ForwardPass`: run the patched model without its output head; keep the graph.
-2. `explain`: seed the gradient at the final normed state with (W_token - mean W), (W_token - W_foil) or W_token; run it back to the
-   embeddings. On its way the hooks of `capture` and the attention function reduce it to the relevance of every node and the weight of
-   every edge.
+2. `explain`: seed the gradient at the final normed state with (W_token - mean W), (W_token - W_foil) or W_token, at one position or (the
+   sum of a span) at several; run it back to the embeddings. On its way the hooks of `capture` and the attention function reduce it to
+   the relevance of every node and the weight of every edge.
 3. Check: scores + biases = explained, and the same at every node.
 """
 
@@ -24,10 +24,20 @@ METHOD_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Seeds:
+    """What is explained: the sum over ascending `positions` of < `vectors` [n, d], final state > + `biases`."""
+
+    positions: tuple[int, ...]
+    vectors: Tensor
+    biases: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Explained:
     """The raw result of one backward pass. Errors are absolute, in logits."""
 
     explained: float
+    explained_at: Floats  # [n] the same, position by position
     scores: Floats  # [T]
     bias: float
     flows: Flows
@@ -39,36 +49,42 @@ class Explained:
     node_errors: dict[str, float]
 
 
-def explain(capture: Capture, pos: int, vector: Tensor, bias: float, max_edges: int, *, batch: int = 0, retain: bool = True) -> Explained:
-    """Decompose < `vector`, final state at `pos` > + `bias` (vector [d]) over tokens, nodes and attention edges."""
+def explain(capture: Capture, seeds: Seeds, max_edges: int, *, batch: int = 0, retain: bool = True) -> Explained:
+    """Decompose what `seeds` name over tokens, nodes and attention edges, in one backward pass."""
     x0, final = capture.x0, capture.final
     if x0 is None or final is None:
         raise RuntimeError("the forward pass has not run")
     layers, length = len(capture.layout.blocks), x0.shape[1]
-    collector = EdgeCollector((layers, capture.state.heads, length), pos, max_edges, x0.detach(), batch)
+    collector = EdgeCollector((layers, capture.state.heads, length), seeds.positions, max_edges, x0.detach(), batch)
     capture.sums, capture.batch = NodeSums.zeros(layers, length, x0.detach()), batch
     capture.state.sink = collector
     try:
-        row = final[batch, pos]
-        (gradient,) = torch.autograd.grad(row, x0, grad_outputs=vector, retain_graph=retain)
-        explained = float(torch.dot(row.detach().double(), vector.double())) + bias
+        rows = final[batch, list(seeds.positions)]
+        (gradient,) = torch.autograd.grad(rows, x0, grad_outputs=seeds.vectors, retain_graph=retain)
+        explained_at = _numpy((rows.detach().double() * seeds.vectors.double()).sum(-1)) + np.asarray(seeds.biases)
         sums = capture.sums
         scores = (gradient[batch] * x0.detach()[batch]).sum(-1)
         sums.pre[0] = scores
     finally:
         capture.state.sink, capture.sums = None, None
     form = capture.norms[capture.layout.final_norm]
-    final_bias = bias + (0.0 if form.bias is None else float(torch.dot(form.bias.double(), vector.double())))
-    return _result(capture, collector, sums, pos, explained, final_bias)
+    final_bias = np.asarray(seeds.biases)
+    if form.bias is not None:
+        final_bias = final_bias + _numpy(seeds.vectors.double() @ form.bias.double())
+    return _result(capture, collector, sums, seeds.positions, explained_at, final_bias)
 
 
-def _result(capture: Capture, collector: EdgeCollector, sums: NodeSums, pos: int, explained: float, final_bias: float) -> Explained:
+def _result(
+    capture: Capture, collector: EdgeCollector, sums: NodeSums, positions: tuple[int, ...], explained_at: Floats, final_bias: Floats
+) -> Explained:
+    at = list(positions)
     layers = len(capture.layout.blocks)
     pre, pre_bias = _numpy(sums.pre), _numpy(sums.pre_bias)
-    through = float(pre[layers, pos])
-    pre_bias[layers, pos] += final_bias
+    through = pre[layers, at]
+    pre_bias[layers, at] += final_bias
     pre[layers] = 0.0
-    pre[layers, pos] = explained
+    pre[layers, at] = explained_at
+    explained = float(explained_at.sum())
     flows = Flows(
         parallel=capture.layout.parallel,
         pre_relevance=pre,
@@ -91,6 +107,7 @@ def _result(capture: Capture, collector: EdgeCollector, sums: NodeSums, pos: int
     bias = sum(float(part.sum()) for part in (flows.pre_bias, flows.mid_bias, flows.head_bias, flows.mlp_bias))
     return Explained(
         explained=explained,
+        explained_at=explained_at,
         scores=scores,
         bias=bias,
         flows=flows,
@@ -99,7 +116,7 @@ def _result(capture: Capture, collector: EdgeCollector, sums: NodeSums, pos: int
         direct=_numpy(collector.direct).sum(0),
         total=flows.value_out_abs.sum(0),
         closure_error=abs(float(scores.sum()) + bias - explained),
-        node_errors={**node_errors(flows), "final": abs(through + final_bias - explained)},
+        node_errors={**node_errors(flows), "final": float(np.abs(through + final_bias - explained_at).max())},
     )
 
 

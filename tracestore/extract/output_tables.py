@@ -177,7 +177,7 @@ def _flow(
 
 
 def _edges(found: OutputAttribution, places: _Places, tokens: Ints, output: int) -> dict[str, pa.Table]:
-    flows, kept = found.flows, found.graph.edges
+    flows, kept, read = found.flows, found.graph.edges, found.positions
     layers = flows.mlp_relevance.shape[0]
     middle = places.pre[1:] if flows.parallel else places.mid  # where heads write
     reader = places.pre[:layers] if flows.parallel else places.mid  # what MLPs read
@@ -187,7 +187,7 @@ def _edges(found: OutputAttribution, places: _Places, tokens: Ints, output: int)
         "WRITES.Mlp.State": [_join(places.mlp, places.pre[1:], flows.mlp_relevance)],
         "READS.State.Mlp": [_join(reader, places.mlp, flows.reads)],
         "RESIDUAL.State.State": [_join(reader, places.pre[1:], flows.residual_out)],
-        "UNEMBEDS.State.Output": [(places.pre[layers, [found.pos]], np.array([output]), np.array([found.explained]))],
+        "UNEMBEDS.State.Output": [(places.pre[layers, list(read)], np.full(len(read), output), found.explained_at)],
     }
     if not flows.parallel:
         lists["RESIDUAL.State.State"].append(_join(places.pre[:layers], places.mid, flows.residual_in))

@@ -1,13 +1,15 @@
 """Choose which attention edges are stored, and which nodes live (numpy, no loop over edges).
 
 1. Kept edges: the largest |VALUE| until `keep` of the total |VALUE| is reached, at most `max_edges`.
-2. One pass from the final State at the target position downwards: a live pre(l+1, i) makes mid(l, i), its Mlp and its RESIDUAL live;
+2. One pass from the final States at the target's positions downwards: a live pre(l+1, i) makes mid(l, i), its Mlp and its RESIDUAL live;
    heads (l, h, i) with a kept edge live and WRITE to it; pre(l) is live where mid(l) is and at the sources of live heads' edges.
    (Parallel blocks: the same without mid.) Kept edges into heads that do not live are let go.
 3. What is not stored is counted, signed and absolute, at each of its ends that is.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,15 +24,15 @@ def choose_edges(edges: AttentionEdges, total: float, options: PruningOptions) -
     return edges.take(np.arange(min(enough, options.max_edges, len(edges))))
 
 
-def prune(flows: Flows, edges: AttentionEdges, pos: int, options: PruningOptions) -> PrunedGraph:
-    """Prune the graph of one Output at position `pos`."""
+def prune(flows: Flows, edges: AttentionEdges, positions: Sequence[int], options: PruningOptions) -> PrunedGraph:
+    """Prune the graph of one Output, which reads the logits at `positions`."""
     layers, heads, length = flows.head_relevance.shape
     total = float(flows.value_in_abs.sum())
     kept = choose_edges(edges, total, options)
     pre = np.zeros((layers + 1, length), dtype=bool)
     mid = np.zeros((layers, length), dtype=bool)
     head = np.zeros((layers, heads, length), dtype=bool)
-    pre[layers, pos] = True
+    pre[layers, list(positions)] = True
     stored = np.zeros(len(kept), dtype=bool)
     by_layer = np.argsort(kept.layer, kind="stable")
     bounds = np.searchsorted(kept.layer[by_layer], np.arange(layers + 1))

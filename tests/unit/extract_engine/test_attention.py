@@ -59,7 +59,7 @@ def test_output_gradient_and_edges_equal_the_long_way(
     gz = draw(2, LENGTH, HEADS, 5, seed=6)
     gz[0] = 0
     gz[1, 7:] = 0  # rows after the target
-    state.sink = sink = EdgeCollector((1, HEADS, LENGTH), 6, 10_000, query, batch=1)
+    state.sink = sink = EdgeCollector((1, HEADS, LENGTH), (6,), 10_000, query, batch=1)
     (dv,) = torch.autograd.grad(out, value, gz, retain_graph=True)
     (expected,) = torch.autograd.grad((a @ repeated).transpose(1, 2), value, gz)
     torch.testing.assert_close(dv, expected)

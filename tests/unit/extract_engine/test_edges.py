@@ -15,7 +15,7 @@ SHAPE = (3, 2, 8)
 
 def collect(weights: torch.Tensor, most: int, tile: int) -> EdgeCollector:
     """Feed `weights` [L, H, T, T] in tiles, last layer first."""
-    sink = EdgeCollector(SHAPE, 5, most, weights)
+    sink = EdgeCollector(SHAPE, (5,), most, weights)
     for layer in range(SHAPE[0] - 1, -1, -1):
         for rows in torch.split(torch.arange(SHAPE[2]), tile):
             seen = int(rows[-1]) + 1
@@ -52,6 +52,6 @@ def test_memory_stays_bounded_by_what_may_be_kept(monkeypatch: pytest.MonkeyPatc
 
 
 def test_no_edges_give_empty_columns() -> None:
-    found = EdgeCollector(SHAPE, 0, 10, torch.zeros(1)).edges()
+    found = EdgeCollector(SHAPE, (0,), 10, torch.zeros(1)).edges()
     assert len(found) == 0
     assert found.layer.dtype == np.int64

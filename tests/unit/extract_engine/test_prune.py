@@ -58,7 +58,7 @@ def flows(*, parallel: bool) -> Flows:
 
 
 def test_nodes_live_downwards_from_the_explained_position() -> None:
-    graph = prune(flows(parallel=False), EDGES, 2, PruningOptions(keep=0.9))
+    graph = prune(flows(parallel=False), EDGES, (2,), PruningOptions(keep=0.9))
     assert graph.pre_live.tolist() == [[True, True, True], [False, True, True], [False, False, True]]
     assert graph.mid_live.tolist() == [[False, True, True], [False, False, True]]
     assert np.argwhere(graph.head_live).tolist() == [[0, 1, 1], [1, 0, 2]]
@@ -68,7 +68,7 @@ def test_nodes_live_downwards_from_the_explained_position() -> None:
 
 
 def test_what_is_dropped_is_counted_at_the_ends_that_live() -> None:
-    graph = prune(flows(parallel=False), EDGES, 2, PruningOptions(keep=0.9))
+    graph = prune(flows(parallel=False), EDGES, (2,), PruningOptions(keep=0.9))
     assert not graph.head_dropped_in[graph.head_live].any()
     assert graph.mid_dropped_in[1].tolist() == [0.0, 0.0, 1.0]  # head (1, 1, 2) does not live: its write is missed
     assert graph.mid_dropped_in[0].tolist() == [0.0, 0.0, 0.0]
@@ -79,7 +79,7 @@ def test_what_is_dropped_is_counted_at_the_ends_that_live() -> None:
 
 
 def test_parallel_blocks_drop_reads_and_residual_of_states_that_are_sources_only() -> None:
-    graph = prune(flows(parallel=True), EDGES, 2, PruningOptions(keep=0.9))
+    graph = prune(flows(parallel=True), EDGES, (2,), PruningOptions(keep=0.9))
     assert graph.pre_dropped_out.tolist() == [[2.375, 0.0, 0.0], [0.0, 0.375, 1.0], [0.0, 0.0, 0.0]]
     assert graph.pre_dropped_out_abs[0, 0] == 2 + 0.5 + 0.125
     assert graph.pre_dropped_in.tolist() == [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
@@ -88,7 +88,7 @@ def test_parallel_blocks_drop_reads_and_residual_of_states_that_are_sources_only
 
 def test_a_graph_without_attention_edges_is_the_residual_stream_of_one_position() -> None:
     none = EDGES.take(np.zeros(4, dtype=bool))
-    graph = prune(flows(parallel=False), none, 2, PruningOptions())
+    graph = prune(flows(parallel=False), none, (2,), PruningOptions())
     assert graph.pre_live.sum(1).tolist() == [1, 1, 1]
     assert not graph.head_live.any()
     assert graph.attention_kept == 0

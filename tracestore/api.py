@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tracestore.archive import Archive
+    from tracestore.export import ExportReport
     from tracestore.extract.items import ItemFailure, ItemFormat
     from tracestore.extract.loading import Dtype, LoadedModel
     from tracestore.extract.validate import ValidationReport
@@ -154,6 +155,25 @@ def rebuild_store(
     from tracestore.load import rebuild_store as run
 
     return run(archive, str(url), level=level, progress=progress, on_plan=on_plan)
+
+
+def export_archive(
+    archive: Archive,
+    format: str,
+    target: str | Path,
+    *,
+    level: LoadLevel | None = None,
+    progress: Progress | None = None,
+    on_plan: Callable[[LoadPlan], None] | None = None,
+) -> ExportReport:
+    """Write what the archive holds into a new folder, in a format of `tracestore export`; whole or not at all.
+
+    Raises BadInputError when the format is unknown or the folder is there, ArchiveError, ResourceError.
+    """
+    from tracestore.export import ExportRequest
+    from tracestore.export import export_archive as run
+
+    return run(format, ExportRequest(archive, Path(target), level, progress, on_plan))
 
 
 class GraphStore:

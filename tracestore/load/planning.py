@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -124,7 +124,17 @@ def _batches(wanted: Sequence[_Wanted]) -> list[Batch]:
 
 def plan_load(archive: Archive, store: Store, *, level: LoadLevel | None = None, only: Collection[str] | None = None) -> LoadPlan:
     """Plan a load; `only` names the traces that are wanted (None: all). Raises ArchiveError for an archive that cannot be read."""
-    there = store.ready() | store.evicted()
+    return _plan(archive, store.ready() | store.evicted(), lambda: outputs_in(store), level, only)
+
+
+def plan_empty(archive: Archive, *, level: LoadLevel | None = None) -> LoadPlan:
+    """Plan a load of everything into a store that holds nothing. Raises ArchiveError for an archive that cannot be read."""
+    return _plan(archive, frozenset(), lambda: 0, level, None)
+
+
+def _plan(
+    archive: Archive, there: frozenset[str], outputs_there: Callable[[], int], level: LoadLevel | None, only: Collection[str] | None
+) -> LoadPlan:
     servable = frozenset(archive.trace_ids())
     chosen = servable if only is None else servable & frozenset(only)
     packages: tuple[Package, ...] = archive.packages()
@@ -134,7 +144,7 @@ def plan_load(archive: Archive, store: Store, *, level: LoadLevel | None = None,
             if entry.trace_id in chosen and entry.trace_id not in there and entry.trace_id not in wanted:
                 wanted[entry.trace_id] = (package.package_id, dict(entry.rows))
     coming = sum(rows.get("Output", 0) for _, rows in wanted.values())
-    taken, message = _level(level, outputs_in(store) if level is None and wanted else 0, coming)
+    taken, message = _level(level, outputs_there() if level is None and wanted else 0, coming)
     sized = [_Wanted(package_id, trace_id, *_sizes(rows, taken)) for trace_id, (package_id, rows) in wanted.items()]
     skipped = tuple(sorted(chosen & there))
     return LoadPlan(taken, tuple(_batches(sized)), skipped, len(sized), sum(trace.edges for trace in sized), message)

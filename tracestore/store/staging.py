@@ -120,7 +120,7 @@ class Stager:
         return pa.table(columns).combine_chunks()
 
 
-def _of_edges(node: schema.Node, table: pa.Table) -> pa.Table:
+def of_edges(node: schema.Node, table: pa.Table) -> pa.Table:
     """Make the OF edges of a label's nodes: to the node that a column names, or to the trace's own node (local 0)."""
     if node.of_column is not None:
         return pa.table({"src": table.column("uid"), "dst": table.column(node.of_column)}).combine_chunks()
@@ -141,7 +141,7 @@ def stage(bundle: TraceBundle, trace_nos: Mapping[int, int], level: LoadLevel) -
         if table is not None:
             nodes[node.label] = table
             if node.of is not None:
-                edges[schema.edge_table("OF", node.label, node.of)] = _of_edges(node, table)
+                edges[schema.edge_table("OF", node.label, node.of)] = of_edges(node, table)
     for name, (edge, _, _) in schema.EDGE_TABLES.items():
         if edge.archived and (level == "mechanism" or edge.level == "summary"):
             made = stager.edges(name)

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from tracestore.errors import StoreUnavailableError, TracestoreError
+from tracestore.errors import BadInputError, StoreUnavailableError, TracestoreError
 from tracestore.store.neo4j.jars import DEFAULT_VERSION, RELEASES, Release, fetch_jars, java_for, release_of
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 _POLL_S: Final = 0.1
 _READY_S: Final = 120.0
 _STOP_S: Final = 60.0
+_IMPORT: Final = ("database", "import", "full")
 _ADMIN_OPENS: Final = ("--add-opens=java.base/java.nio=ALL-UNNAMED", "--add-opens=java.base/java.lang=ALL-UNNAMED")
 
 
@@ -158,13 +159,31 @@ class LocalServer:
         jars, java = fetch_jars(self.release.version), java_for(self.release)
         return self._admin(java, jars, arguments, max_heap)
 
-    def _admin(self, java: Path, jars: Path, arguments: tuple[str, ...], max_heap: str) -> str:
+    def import_full(self, folder: Path, *, overwrite: bool = False) -> str:
+        """Make the database from the files of `tracestore export --format neo4j-import`; give what the tool said at its end.
+
+        Raises BadInputError when the folder is no such export or the server runs, StoreUnavailableError when the tool refuses:
+        a database is there already (unless `overwrite`), or a file is damaged.
+        """
+        if not (folder / "import.args").is_file():
+            raise BadInputError(f"{folder} holds no import.args; make it with: tracestore export --format neo4j-import")
+        with self._lock():
+            if self.status() is not None:
+                raise BadInputError("the server runs, and an import needs it stopped: stop it first")
+            jars, java = fetch_jars(self.release.version), java_for(self.release)
+            self._configure(0, Sizes())
+            self._set_password(java, jars)
+            more = ("--overwrite-destination",) if overwrite else ()
+            return self._admin(java, jars, (*_IMPORT, *more, "neo4j", "@import.args"), "1g", folder)
+
+    def _admin(self, java: Path, jars: Path, arguments: tuple[str, ...], max_heap: str, folder: Path | None = None) -> str:
         command = [str(java), f"-Xmx{max_heap}", *_ADMIN_OPENS, "-cp", f"{jars}/*", "org.neo4j.cli.AdminTool", *arguments]
         places = {"NEO4J_HOME": str(self.home), "NEO4J_CONF": str(self.home / "conf")}
-        done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode != 0:
-            last = (done.stderr or done.stdout).strip().splitlines()[-1:] or ["no message"]
-            raise StoreUnavailableError(f"neo4j-admin {arguments[0]} failed: {last[0]}")
+            lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()] or ["no message"]
+            told = [line for line in lines if not line.startswith(("\tat ", "    at ", "\t..."))]
+            raise StoreUnavailableError(f"neo4j-admin {arguments[0]} failed: {(told or lines)[-1].strip()}")
         return done.stdout
 
     def _free_port(self) -> int:
@@ -283,11 +302,13 @@ class LocalServer:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Start, stop or look at the local server from the command line; give the exit code."""
+    """Start, stop, look at or fill the local server from the command line; give the exit code."""
     parser = argparse.ArgumentParser(
         prog="python -m tracestore.store.neo4j.local", description="A Neo4j server on this machine, without Docker."
     )
-    parser.add_argument("action", choices=("start", "stop", "status"))
+    parser.add_argument("action", choices=("start", "stop", "status", "import"))
+    parser.add_argument("folder", type=Path, nargs="?", help="for import: what `tracestore export --format neo4j-import` wrote")
+    parser.add_argument("--overwrite", action="store_true", help="for import: in place of the database that is there")
     parser.add_argument("--home", type=Path, help="folder of the server (default: in the user's data folder)")
     parser.add_argument("--version", choices=tuple(RELEASES), default=DEFAULT_VERSION, help=f"release (default: {DEFAULT_VERSION})")
     parser.add_argument("--port", type=int, default=0, help="Bolt port on 127.0.0.1 (default: that of last time, else any)")
@@ -298,6 +319,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if chosen.action == "stop":
             sys.stderr.write("stopped\n" if server.stop() else "it was not running\n")
+            return 0
+        if chosen.action == "import":
+            if chosen.folder is None:
+                parser.error("import needs the folder that `tracestore export --format neo4j-import` wrote")
+            server.import_full(chosen.folder, overwrite=chosen.overwrite)
+            sys.stderr.write("imported; start the server, then: tracestore store migrate\n")
             return 0
         starting = chosen.action == "start"
         running = server.start(port=chosen.port, sizes=Sizes(chosen.heap, chosen.page_cache)) if starting else server.status()

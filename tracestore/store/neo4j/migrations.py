@@ -3,7 +3,8 @@
 1. Make sure of the one constraint that the chain itself stands on.
 2. Hold a lock: an open transaction that has written to the lock node. Whoever dies gives it back with the connection.
 3. Read the chain; refuse a newer store or a changed step.
-4. Run what is missing, each statement in a transaction of its own (each is safe to repeat), await the indexes, then record the step.
+4. Complete an import (`importing.py`): no step is recorded before, so no reader comes in.
+5. Run what is missing, each statement in a transaction of its own (each is safe to repeat), await the indexes, then record the step.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tracestore.store.migration_files import Migration, known_migrations, still_
 from tracestore.store.neo4j.connection import load_driver, translate, translated
 from tracestore.store.neo4j.database import Database, rows
 from tracestore.store.neo4j.ddl import FIRST
+from tracestore.store.neo4j.importing import complete_import
 
 if TYPE_CHECKING:
     import neo4j
@@ -54,6 +56,7 @@ def apply_migrations(database: Database, url: str, known: Sequence[Migration] | 
                 raise StoreLockedError(f"another process has been migrating {url} for {wait_s:.0f} s; try again later") from error
             raise translate(error, "a migration") from error
         missing = still_missing(steps, _applied(rows(lock, _CHAIN)), url)
+        complete_import(database)
         for migration in missing:
             _apply(database, lock, migration)
         lock.commit()

@@ -17,17 +17,19 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import pytest
 
 from tracestore.errors import StoreError, TracestoreError
 from tracestore.store.neo4j.connection import Credentials, make_driver, read_credentials, server_version
+from tracestore.store.neo4j.jars import fetch_jars, java_for
 from tracestore.store.neo4j.local import LocalServer, Sizes
 from tracestore.store.neo4j.store import Neo4jStore, open_neo4j
 from tracestore.store.neo4j.writing import LoadSettings
@@ -137,6 +139,29 @@ def _process() -> TestServer | str:
     return TestServer(running.uri, Credentials("neo4j", password, "neo4j"), f"a local process (Neo4j {running.version})", local)
 
 
+@contextmanager
+def own_server(home: Path, *, before: Callable[[LocalServer], None] | None = None) -> Iterator[TestServer]:
+    """Start a local process of the test's own, whatever the rung of the others; `before` is called while it is still down.
+
+    Skips (or fails, where Neo4j is required) when there is no Java or there are no jars.
+    """
+    local = LocalServer(home, VERSION, tied=True)
+    try:
+        fetch_jars(local.release.version)
+        java_for(local.release)
+    except TracestoreError as error:
+        missing(f"no local Neo4j: {error}")
+    try:
+        if before is not None:
+            before(local)
+        running = local.start(sizes=Sizes("512m", "128m", {}, QUICK_START))
+        password = running.password_file.read_text(encoding="utf-8").strip()
+        yield TestServer(running.uri, Credentials("neo4j", password, "neo4j"), "a local process of the test's own", local)
+    finally:
+        local.kill()
+        shutil.rmtree(home, ignore_errors=True)
+
+
 RUNGS: tuple[Callable[[], TestServer | str], ...] = (_named, _container, _process)
 
 
@@ -157,11 +182,16 @@ def climb() -> TestServer | str:
 def shared_server() -> TestServer:
     """Give the server of this run; skip the test when there is none, or fail it where one is required."""
     found = climb()
-    if isinstance(found, TestServer):
-        return found
+    if not isinstance(found, TestServer):
+        missing(found)
+    return found
+
+
+def missing(reason: str) -> NoReturn:
+    """Skip the test, or fail it where Neo4j is required."""
     if "neo4j" in os.environ.get("TRACESTORE_REQUIRE", "").split(","):
-        pytest.fail(found)
-    pytest.skip(found)
+        pytest.fail(reason)
+    pytest.skip(reason)
 
 
 def report() -> str | None:

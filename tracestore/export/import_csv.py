@@ -121,6 +121,6 @@ def _joined(name: str, column: pa.ChunkedArray[Any]) -> Any:
     if pc.any(pc.match_substring(elements, LIST_SEPARATOR)).as_py():
         raise BadInputError(f"a list of {name} holds a text with a unit separator (U+001F), which CSV cannot carry; use `tracestore load`")
     joined = pc.binary_join(lists, LIST_SEPARATOR)
-    if pc.any(pc.and_(pc.equal(joined, ""), pc.greater(pc.list_value_length(lists), 0))).as_py():
+    if pc.any(pc.and_(pc.equal(joined, pa.scalar("")), pc.greater(pc.list_value_length(lists), pa.scalar(0)))).as_py():
         raise BadInputError(f"a list of {name} holds nothing but one empty text, which CSV cannot carry; use `tracestore load`")
     return joined

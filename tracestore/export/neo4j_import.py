@@ -134,7 +134,9 @@ class _Export:
 
     def _record(self, counts: Mapping[str, Mapping[str, int]]) -> None:
         if counts:
-            self._files.write("StoreTrace", RECORD_HEADER, record_rows([(name, self.numbers[name], found) for name, found in counts.items()]))
+            self._files.write(
+                "StoreTrace", RECORD_HEADER, record_rows([(name, self.numbers[name], found) for name, found in counts.items()])
+            )
 
     def _add(self, nodes: Mapping[str, pa.Table], edges: Mapping[str, pa.Table]) -> None:
         for name, table in {**nodes, **edges}.items():

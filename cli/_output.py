@@ -13,6 +13,7 @@ import typer
 
 from tracestore.cli._options import Format
 from tracestore.errors import BadInputError
+from tracestore.query.rows import plain
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 def write_json(value: object) -> None:
     """Write one JSON value to stdout; numbers that JSON does not know become null."""
-    typer.echo(json.dumps(_plain(value), ensure_ascii=False, allow_nan=False, indent=2))
+    typer.echo(json.dumps(plain(value), ensure_ascii=False, allow_nan=False, indent=2))
 
 
 def write_rows(table: pa.Table, output_format: Format, path: Path | None = None) -> None:
@@ -78,23 +79,11 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def _plain(value: object) -> Any:
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
-        return [_plain(v) for v in value]
-    if value is None or isinstance(value, str | int | bool):
-        return value
-    return str(value)
-
-
 def _render(table: pa.Table, output_format: Format) -> str:
     if output_format is Format.json:
-        return json.dumps(_plain(table.to_pylist()), ensure_ascii=False, indent=2) + "\n"
+        return json.dumps(plain(table.to_pylist()), ensure_ascii=False, indent=2) + "\n"
     if output_format is Format.ndjson:
-        return "".join(json.dumps(_plain(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
+        return "".join(json.dumps(plain(row), ensure_ascii=False) + "\n" for row in table.to_pylist())
     return _csv(table)
 
 
@@ -106,7 +95,7 @@ def _csv(table: pa.Table) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(table.column_names)
     for row in table.to_pylist():
-        writer.writerow([json.dumps(_plain(v), ensure_ascii=False) if isinstance(v, list | dict) else v for v in row.values()])
+        writer.writerow([json.dumps(plain(v), ensure_ascii=False) if isinstance(v, list | dict) else v for v in row.values()])
     return buffer.getvalue()
 
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, demo, export, ingest, load, query, store, trace, validate, why
+from tracestore.cli import archive, demo, export, ingest, load, query, serve, store, trace, validate, why
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -50,6 +50,7 @@ app.command("why")(why.why)
 app.command("query")(query.query)
 app.command("queries")(query.queries)
 app.command("export")(export.export)
+app.command("serve")(serve.serve)
 app.command("validate")(validate.validate)
 app.add_typer(store.app, name="store")
 app.add_typer(archive.app, name="archive")

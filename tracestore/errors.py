@@ -4,6 +4,7 @@ TracestoreError                     exit  retryable
   BadInputError                       3     no
     ItemError                         3     no     a malformed or impossible input item
     QueryError                        3     no     an unknown query, a bad parameter, refused Cypher
+      QueryTimeoutError               3     no     it took longer than it may
   UnsupportedModelError               4     no     the decomposition of this model does not close, or was never shown to
   ModelOutputError                    3     no     the model's own numbers are unusable (NaN or infinite logits)
   ResourceError                       1     no     not enough memory or disk: what to change is in the message
@@ -44,6 +45,10 @@ class ItemError(BadInputError):
 
 class QueryError(BadInputError):
     """An unknown query, a missing or ill-typed parameter, or Cypher that is refused."""
+
+
+class QueryTimeoutError(QueryError):
+    """A query took longer than its limit."""
 
 
 class ModelOutputError(BadInputError):

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from tracestore.errors import QueryError, StoreUnavailableError
+from tracestore.errors import QueryError, QueryTimeoutError, StoreUnavailableError
 from tracestore.store.base import Limits, Result
 from tracestore.store.ladybug.files import StoreFiles
 from tracestore.store.ladybug.handle import EngineError, Handle, rows
@@ -37,7 +37,7 @@ def _require_one_statement(cypher: str) -> None:
 
 def _query_error(message: str, params: Mapping[str, Any], limits: Limits) -> QueryError:
     if message.startswith("Interrupted"):
-        return QueryError(f"the query took longer than {limits.timeout_s:g} s; narrow it or allow more time")
+        return QueryTimeoutError(f"the query took longer than {limits.timeout_s:g} s; narrow it or allow more time")
     if "read-only" in message:
         return QueryError("the statement would change the store; queries only read")
     if message.startswith(_WITH_TEXT):

@@ -6,7 +6,7 @@ import base64
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from tracestore.errors import QueryError, TracestoreError
+from tracestore.errors import QueryError, QueryTimeoutError, TracestoreError
 from tracestore.store.base import Limits, Result
 from tracestore.store.neo4j.connection import load_driver, translate, translated
 from tracestore.store.neo4j.database import Database
@@ -25,7 +25,7 @@ def query_error(error: neo4j.exceptions.Neo4jError, params: Mapping[str, Any], l
     """Say what was wrong with a query. Never quotes a parameter's value."""
     code = error.code or ""
     if code.endswith(_TIMED_OUT):
-        return QueryError(f"the query took longer than {limits.timeout_s:g} s; narrow it or allow more time")
+        return QueryTimeoutError(f"the query took longer than {limits.timeout_s:g} s; narrow it or allow more time")
     if code == "Neo.ClientError.Statement.AccessMode":
         return QueryError("the statement would change the store; queries only read")
     if code in _WITH_TEXT:

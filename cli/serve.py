@@ -1,0 +1,55 @@
+"""`tracestore serve`: the HTTP interface and the page."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tracestore.cli import _options as options
+from tracestore.cli._errors import say
+from tracestore.errors import BadInputError
+
+
+def serve(
+    store: options.Store,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on; other machines need the token.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 8321,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file",
+            envvar="TRACESTORE_TOKEN_FILE",
+            help="File that holds the bearer token; needed off loopback.",
+            show_default=False,
+        ),
+    ] = None,
+    allow_cypher: Annotated[bool, typer.Option("--allow-cypher", help="Also run ad-hoc Cypher that reads.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
+    max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of an answer at most.")] = 10_000,
+    concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Requests at work at a time; others wait.")] = 8,
+    access_log: Annotated[bool, typer.Option("--access-log", help="Log every request (never its parameters) to stderr.")] = False,
+) -> None:
+    """Serve the page and the HTTP interface over a store, read-only, until Ctrl-C. A load may go on meanwhile."""
+    missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
+    if missing:
+        raise BadInputError(f"serving needs {', '.join(missing)}: run `pip install 'tracestore[serve]'`")
+    from tracestore.serve.run import serve as run
+    from tracestore.serve.settings import ServeSettings, read_token
+
+    settings = ServeSettings(
+        store=store,
+        host=host,
+        port=port,
+        token=None if token_file is None else read_token(token_file),
+        allow_cypher=allow_cypher,
+        timeout_s=timeout,
+        max_rows=max_rows,
+        concurrency=concurrency,
+    )
+    try:
+        run(settings, lambda address: say(f"open {address} in a browser; Ctrl-C stops the server"), access_log=access_log)
+    except KeyboardInterrupt:  # how a server is stopped
+        say("stopped")

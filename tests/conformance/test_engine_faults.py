@@ -13,7 +13,7 @@ from tests.conformance.test_catalogue import CASES, OF_OUTPUT
 from tests.support.oracle import Oracle, Row
 from tests.support.store_graph import bundle_of
 from tracestore.errors import QueryError
-from tracestore.query import entry, run_cypher
+from tracestore.query import entry, run_cypher, run_named
 from tracestore.query.faults import filters_between_hops, read_plan
 from tracestore.store.base import Limits, Store
 
@@ -145,3 +145,35 @@ def test_a_plan_is_read_box_by_box() -> None:
     assert filters_between_hops(plan)
     assert not filters_between_hops(plan.replace("(i.w) ", "(hi.w)"))
     assert not filters_between_hops(plan.replace("SCAN_REL_TABLE[4]", "PROJECTION[4]    "))
+
+
+PAGED = "MATCH (t:Token) RETURN t.pos AS pos ORDER BY t.uid SKIP 2 LIMIT 3"
+
+
+def test_skipping_in_sorted_and_limited_rows_is_refused_in_ad_hoc_cypher(embedded: Store) -> None:
+    for statement in (PAGED, PAGED.lower(), PAGED.replace("SKIP", "OFFSET")):
+        with pytest.raises(QueryError, match="Leave LIMIT out"):
+            run_cypher(embedded, statement, limits=Limits())
+    for sound in ("SKIP 2", "LIMIT 3"):
+        assert run_cypher(embedded, PAGED.replace("SKIP 2 LIMIT 3", sound)).table.num_rows
+    assert run_cypher(embedded, "MATCH (h:HeadSummary) RETURN h.offset AS offset ORDER BY offset LIMIT 2").table.num_rows == 2
+
+
+@pytest.mark.parametrize(("query", "params"), [("list_traces", {}), ("list_outputs", {"k": 3}), ("search_text", {"text": "cat"})])
+def test_named_queries_never_skip_in_the_engine(
+    embedded: Store, monkeypatch: pytest.MonkeyPatch, query: str, params: dict[str, object]
+) -> None:
+    skipped: list[object] = []
+    run = embedded.run
+
+    def noting(cypher: str, used: dict[str, Any], limits: Limits) -> Any:
+        skipped.append(used["offset"])
+        return run(cypher, used, limits)
+
+    whole = run_named(embedded, query, {**params, "k": 1000}).table.to_pylist()
+    monkeypatch.setattr(embedded, "run", noting)
+    for offset in (1, len(whole), 2**40, 2**63 - 1):
+        found = run_named(embedded, query, {**params, "offset": offset})
+        assert found.table.to_pylist() == whole[offset:][: int(str(params.get("k", 1000)))]
+        assert not found.truncated
+    assert set(skipped) == {0}

@@ -159,7 +159,13 @@ def test_named_queries_by_string_and_by_body(client: TestClient, graph: GraphSto
     assert posted.json() == {"rows": expected, "truncated": False}
     listed = {query["name"] for query in got(client, "/api/queries")["queries"]}
     assert {"drivers", "heads_across", "outputs_of_head"} <= listed
-    for wrong in ({"text": " the", "k": 0}, {"text": " the", "colour": 1}, {"text": "\ud800"}, {"text": "a\x00b"}, {"text": " c", "k": 2**70}):
+    for wrong in (
+        {"text": " the", "k": 0},
+        {"text": " the", "colour": 1},
+        {"text": "\ud800"},
+        {"text": "a\x00b"},
+        {"text": " c", "k": 2**70},
+    ):
         answer = client.post("/api/queries/drivers_across", content=json.dumps(wrong), headers={"Content-Type": "application/json"})
         assert answer.status_code == 422, answer.text
     assert client.get("/api/queries/drivers_across?text=a&text=b").status_code == 422

@@ -1,8 +1,12 @@
-"""Known faults of engines that give wrong rows without an error: statements that would meet one are refused, with the way around it.
+"""Known faults of engines that give wrong rows without an error, or end the process: statements that would meet one are refused, with the
+way around it.
 
 LadybugDB 0.21.0 to 0.22.0: a filter on a relationship's property between two hops of one MATCH loses its selection, so the next hop starts
 from the wrong rows. Seen in the plan: scan of a relationship, filter on its properties, scan of another relationship. The operators of
 a plan are numbered from the leaves up, so what follows in number is the parent.
+
+The same engine reads outside its memory, and may die, when ORDER BY, SKIP and LIMIT together leave out more rows than there are; SKIP
+without LIMIT is sound. Any statement with all three words is refused (named queries never skip there: see `run_named`).
 
 1. Ask the engine for the plan (nothing is run).
 2. Read its boxes: name and number of each operator, and its text.
@@ -14,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 from tracestore.errors import QueryError
@@ -90,7 +95,23 @@ def _operator(lines: list[str]) -> Iterator[Operator]:
         yield Operator(found[1], int(found[2]), tuple(lines[1:]))
 
 
+def _skips(statement: str) -> bool:
+    """Has a statement ORDER BY, LIMIT, and SKIP (or OFFSET) with a number, a parameter or an expression in brackets behind it?"""
+    found = list(tokens(statement))
+    words = {token.text.upper() for token in found if token.kind == "word"}
+    skips = any(
+        token.kind == "word" and token.text.upper() in ("SKIP", "OFFSET") and (after.kind == "number" or after.text in ("$", "("))
+        for token, after in pairwise(found)
+    )
+    return skips and {"ORDER", "LIMIT"} <= words
+
+
 def _ladybug(store: Store, statement: str, params: Mapping[str, Any], limits: Limits) -> None:
+    if _skips(statement):
+        raise QueryError(
+            "The embedded engine may die when ORDER BY, SKIP and LIMIT together leave out more rows than there are. Leave LIMIT out (the "
+            "number of rows is limited in any case), or go on from the last row seen: WHERE n.pos > $last ... ORDER BY n.pos LIMIT 10."
+        )
     first = next(tokens(statement)).text.upper()
     if first in ("CALL", "EXPLAIN", "PROFILE") or "[" not in statement:
         return  # no property of a relationship to filter on, or the plan is what was asked for

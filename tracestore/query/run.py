@@ -13,6 +13,7 @@ from tracestore.store.base import Limits, Result, Store
 if TYPE_CHECKING:
     import pyarrow as pa
 
+_INT64_MAX: Final = 2**63 - 1
 DEFAULT_TIMEOUT_S: Final = 60.0
 """Seconds that a named query may take: those that scan a large store need them."""
 
@@ -24,9 +25,14 @@ def run_named(store: Store, name: str, params: Mapping[str, object] | None = Non
     """
     found = entry(name, store.capabilities.dialect)
     values = found.bind(params or {})
+    limits = limits or Limits(timeout_s=DEFAULT_TIMEOUT_S, max_rows=found.row_cap(values))
+    skipped = 0 if store.capabilities.skips_past_the_end else int(values.get("offset") or 0)
+    if skipped:  # read from the first row on, and leave the rows out here
+        values = {**values, "offset": 0, found.header.rows: min(found.row_cap(values) + skipped, _INT64_MAX)}
+        limits = Limits(limits.timeout_s, None if limits.max_rows is None else limits.max_rows + skipped)
     statement, used = found.statement(values)
-    result = store.run(statement, used, limits or Limits(timeout_s=DEFAULT_TIMEOUT_S, max_rows=found.row_cap(values)))
-    return Result(_conform(result.table, found), result.truncated)
+    result = store.run(statement, used, limits)
+    return Result(_conform(result.table.slice(skipped), found), result.truncated)
 
 
 def run_cypher(store: Store, text: str, params: Mapping[str, Any] | None = None, *, limits: Limits | None = None) -> Result:

@@ -14,11 +14,15 @@ LoadLevel = Literal["summary", "mechanism"]
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What an engine can do. `dialect` names its folder of query overrides under `cypher/`."""
+    """What an engine can do. `dialect` names its folder of query overrides under `cypher/`.
+
+    `skips_past_the_end`: ORDER BY, SKIP and LIMIT together may leave out more rows than there are.
+    """
 
     dialect: str
     secondary_indexes: bool
     parallel_loaders: bool
+    skips_past_the_end: bool = True
 
 
 @dataclass(frozen=True, slots=True)

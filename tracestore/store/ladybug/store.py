@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from filelock import FileLock
 
-CAPABILITIES = Capabilities(dialect="ladybug", secondary_indexes=False, parallel_loaders=False)
+CAPABILITIES = Capabilities(dialect="ladybug", secondary_indexes=False, parallel_loaders=False, skips_past_the_end=False)
 
 
 def open_ladybug(url: str, *, read_only: bool = False, create: bool = True) -> LadybugStore:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ import typer
 
 from tracestore.cli import _options as options
 from tracestore.cli._errors import say
+from tracestore.cli._output import write_json
 from tracestore.errors import BadInputError
 
 
@@ -31,6 +33,7 @@ def serve(
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of an answer at most.")] = 10_000,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Requests at work at a time; others wait.")] = 8,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every request (never its parameters) to stderr.")] = False,
+    as_json: options.Json = False,
 ) -> None:
     """Serve the page and the HTTP interface over a store, read-only, until Ctrl-C. A load may go on meanwhile."""
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
@@ -49,7 +52,15 @@ def serve(
         max_rows=max_rows,
         concurrency=concurrency,
     )
+
+    def started(address: str) -> None:
+        if as_json:
+            write_json({"url": address})
+            sys.stdout.flush()
+        else:
+            say(f"open {address} in a browser; Ctrl-C stops the server")
+
     try:
-        run(settings, lambda address: say(f"open {address} in a browser; Ctrl-C stops the server"), access_log=access_log)
+        run(settings, started, access_log=access_log)
     except KeyboardInterrupt:  # how a server is stopped
         say("stopped")

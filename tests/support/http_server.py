@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -23,14 +23,13 @@ class Served:
 @contextmanager
 def serving(*arguments: object) -> Iterator[Served]:
     """Serve on a free port; end it as Ctrl-C does, and assert that it ended well."""
-    process = start("serve", "--port", 0, *arguments)
+    process = start("serve", "--port", 0, "--json", *arguments)
     assert process.stderr is not None
     assert process.stdout is not None
     try:
-        said = process.stderr.readline()
-        found = re.search(r"http://\S+(?=/ )", said)
-        assert found, said + process.stderr.read()
-        yield Served(found.group(), process)
+        said = "".join(process.stdout.readline() for _ in range(3))  # one JSON object
+        assert said, process.stderr.read()
+        yield Served(json.loads(said)["url"].rstrip("/"), process)
     finally:
         process.send_signal(signal.SIGINT)
         try:

@@ -35,6 +35,13 @@ class Gauge(StrEnum):
     raw = "raw"
 
 
+class Method(StrEnum):
+    """How relevance passes through attention."""
+
+    frozen = "frozen"
+    secant = "secant"
+
+
 class Dtype(StrEnum):
     """Number format in which the weights are held; the decomposition is float32 or better."""
 
@@ -59,6 +66,9 @@ Store = Annotated[
 OptionalStore = Annotated[
     str | None,
     typer.Option("--store", "-s", envvar="TRACESTORE_STORE", help="Graph store: a file such as graph.lbug, or a URL.", show_default=False),
+]
+MethodOption = Annotated[
+    Method, typer.Option("--method", help="frozen: what attention copied; secant: also why it looked there (KEY and QUERY edges).")
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
 LevelOption = Annotated[

@@ -56,6 +56,7 @@ def trace_options(
     temperature: float = GENERATION.temperature,
     top_p: float = GENERATION.top_p,
     seed: int = GENERATION.seed,
+    method: options.Method = options.Method.frozen,
     keep: float = PRUNING.keep,
     max_edges: int = PRUNING.max_edges,
 ) -> TraceOptions:
@@ -65,6 +66,7 @@ def trace_options(
         target_token=target_token,
         foil=foil,
         gauge=gauge.value if gauge else None,
+        method=method.value,
         generation=GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         pruning=PruningOptions(keep=keep, max_edges=max_edges),
     )

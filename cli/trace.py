@@ -37,6 +37,7 @@ def trace(
     temperature: tracing.Temperature = tracing.GENERATION.temperature,
     top_p: tracing.TopP = tracing.GENERATION.top_p,
     seed: tracing.Seed = tracing.GENERATION.seed,
+    method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     device: options.Device = "cpu",
@@ -56,6 +57,7 @@ def trace(
         temperature=temperature,
         top_p=top_p,
         seed=seed,
+        method=method,
         keep=keep,
         max_edges=max_edges,
     )

@@ -37,6 +37,7 @@ def why(
     foil: tracing.Foil = None,
     gauge: tracing.GaugeOption = None,
     max_new_tokens: tracing.MaxNewTokens = tracing.GENERATION.max_new_tokens,
+    method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     device: options.Device = "cpu",
@@ -59,6 +60,7 @@ def why(
             foil=foil,
             gauge=gauge,
             max_new_tokens=max_new_tokens,
+            method=method,
             keep=keep,
             max_edges=max_edges,
         )
@@ -88,6 +90,7 @@ def _trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype
         foil=chosen.foil,
         gauge=chosen.gauge,
         max_new_tokens=chosen.generation.max_new_tokens,
+        method=chosen.method,
         keep=chosen.pruning.keep,
         max_edges=chosen.pruning.max_edges,
     )

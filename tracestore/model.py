@@ -11,7 +11,7 @@ from tracestore import schema
 if TYPE_CHECKING:
     import pyarrow as pa
 
-Method = Literal["frozen"]
+Method = Literal["frozen", "secant"]
 Gauge = Literal["centred", "foil", "raw"]
 Origin = Literal["prompt", "generated", "given"]
 SpanKind = Literal["role", "turn", "document", "tool_call", "tool_result", "step", "evidence", "answer"]

@@ -13,7 +13,7 @@ import torch
 
 from tracestore.errors import ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract.attribution import TargetSpec
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 if TYPE_CHECKING:
     from tracestore.extract.attribute import Attributor
@@ -23,12 +23,12 @@ HALF_LOGIT_TOLERANCE = 0.25
 """Half-precision logits are off by their own rounding: only a gross difference is a wrong forward pass."""
 
 
-def admit_model(attributor: Attributor) -> None:
+def admit_model(attributor: Attributor, method: Method) -> None:
     """Check `attributor`'s model on a short random prompt; raises UnsupportedModelError when an identity fails."""
-    name = type(attributor.model).__name__
+    name = type(attributor.model).__name__ + ("" if method == "frozen" else f" (method {method})")
     ids = attributor.short_prompt(9)
     try:
-        run = attributor.run(ids)
+        run = attributor.run(ids, method=method)
     except (TypeError, ValueError, KeyError, IndexError, AttributeError, NotImplementedError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
@@ -42,11 +42,11 @@ def admit_model(attributor: Attributor) -> None:
     attributor.replay_gap = max(attributor.replay_gap, gap)
     scale = max(float(row.abs().max()), float(row.std()), 1e-6)
     if not gap <= (HALF_LOGIT_TOLERANCE if attributor.half else LOGIT_TOLERANCE) * scale:
-        raise UnsupportedModelError(f"{name}: the frozen pass misses the model's own logits by {gap:.1e} (identity I0): not supported")
+        raise UnsupportedModelError(f"{name}: the patched forward pass misses the model's own logits by {gap:.1e} (identity I0): not supported")
     changed = ids.clone()
     changed[0, -1] = (changed[0, -1] + 1) % row.shape[0]
     with torch.no_grad():
-        other = attributor.run(changed).final_state(run.length - 2)
+        other = attributor.run(changed, method=method).final_state(run.length - 2)
     here = run.final_state(run.length - 2)
     if not float((other - here).abs().max()) <= 1e-4 * float(here.abs().max().clamp_min(1e-6)):
         raise UnsupportedModelError(f"{name} lets a position see later tokens: only causal language models can be traced")

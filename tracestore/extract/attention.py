@@ -1,9 +1,10 @@
-"""Attention with a frozen pattern, as an attention function that transformers calls by name.
+"""Attention whose gradient is a decomposition, as an attention function that transformers calls by name.
 
 1. Forward: the model's own attention (SDPA where it can, tiles where there is a softcap or a sink); nothing T x T is kept.
-2. Backward, per layer: recompute the probabilities `a` in tiles of query rows, give the values their gradient dv_j = sum_i a_ij gz_i,
-   and in the same tile hand a_ij <gz_i, v_j> to the collector of the target that is being explained. Queries and keys get no gradient:
-   that is what frozen means. Rows without gradient are skipped: they have neither edges nor a share in dv.
+2. Backward of `frozen`, per layer: recompute the probabilities `a` in tiles of query rows, give the values their gradient
+   dv_j = sum_i a_ij gz_i, and in the same tile hand a_ij <gz_i, v_j> to the collector of the target that is being explained. Queries and
+   keys get no gradient: that is what frozen means. Rows without gradient are skipped: they have neither edges nor a share in dv.
+   (The backward of `secant` is in `secant_attention`.)
 
 Both the attention function and its mask function must be registered: without the latter transformers hands over no mask and the model
 silently sees the future.
@@ -22,6 +23,8 @@ from transformers.masking_utils import AttentionMaskInterface, sdpa_mask
 from transformers.modeling_utils import AttentionInterface
 
 from tracestore.errors import UnsupportedModelError
+from tracestore.extract.norms import NormScales
+from tracestore.model import Method
 
 NAME: Final = "tracestore_frozen"
 TILE_ROWS: Final = 256
@@ -42,12 +45,18 @@ class EdgeSink(Protocol):
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Take one tile: `rows` [R] query positions, `attention` and `weight` [H, R, J]."""
 
+    def take_keys(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
+        """Take the KEY edges of one tile, shaped as in `take` (`secant` alone has them)."""
+
     def take_heads(self, layer: int, relevance: Tensor, bias: Tensor | None, value_out: Tensor) -> None:
-        """Take <gz, z> [H, T], the bias part of the values [H, T] and the signed sum of edges per source [T]."""
+        """Take <gz, z> [H, T], the bias part of the heads [H, T] and the signed sum of VALUE edges per source [T]."""
+
+    def take_queries(self, layer: int, query: Tensor, key_out: Tensor) -> None:
+        """Take the QUERY edges [H, T] and the signed sum of KEY edges per source [T] (`secant` alone has them)."""
 
 
-class ValueRecordedError(Exception):
-    """Raised inside the attention function to stop a run that only asks for the values."""
+class InputsRecordedError(Exception):
+    """Raised inside the attention function to stop a run that only asks for queries, keys and values."""
 
 
 @dataclass(slots=True)
@@ -55,15 +64,27 @@ class AttentionState:
     """What the attention function needs to know during one forward pass and its backward passes."""
 
     layer_of: dict[int, int]  # id of a module inside a decoder layer -> the layer
+    method: Method = "frozen"
+    attention: Callable[..., Tensor] = lambda *given: attend_frozen(*given)  # the method's own, called as `attend_frozen` is
     value_bias: dict[int, Tensor] = field(default_factory=dict)  # layer -> [Hkv, D], the part of the values that biases make
+    address_bias: dict[int, AddressBias] = field(default_factory=dict)  # layer -> what biases make of queries and keys (`secant`)
+    norm_scales: NormScales = field(default_factory=NormScales)  # of the norms inside attention (`secant`)
     sink: EdgeSink | None = None
     called: dict[int, int] = field(default_factory=dict)  # layer -> calls in this forward
     heads: int = 0
     modules: dict[int, torch.nn.Module] = field(default_factory=dict)  # layer -> the module that called
     keep: bool = False  # for the identities: keep every layer's part in `kept`
     kept: dict[int, KeptAttention] = field(default_factory=dict)
-    record_value: list[Tensor] | None = None  # when set, values go here and the run stops
+    record: list[tuple[Tensor, Tensor, Tensor]] | None = None  # when set, query, key and value go here and the run stops
     instead: Callable[[int, Pattern, Tensor, Tensor, Tensor], Tensor] | None = None  # knockouts: (layer, pattern, q, k, v) -> output
+
+
+@dataclass(frozen=True, slots=True)
+class AddressBias:
+    """The part of one layer's queries [B, H, T, D] and keys [B, Hkv, T, D] that biases make, turned by position as they are."""
+
+    query: Tensor
+    key: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +206,12 @@ class FrozenAttention(torch.autograd.Function):
         return None, None, dv, None, None, None
 
 
+def attend_frozen(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
+    """Attend with a frozen pattern: output [B, T, H, D], of which the values alone have a gradient."""
+    out: Tensor = FrozenAttention.apply(query.detach(), key.detach(), value, pattern, layer, state)
+    return out
+
+
 def _backward_one(
     pattern: Pattern, layer: int, state: AttentionState, sink: EdgeSink | None, tensors: tuple[Tensor, ...], batch: int
 ) -> None:
@@ -231,7 +258,7 @@ def frozen_attention(
     position_bias: Tensor | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attend with a frozen pattern (the signature is transformers' attention interface)."""
+    """Attend by the state's method (the signature is transformers' attention interface)."""
     state = _active[-1]
     layer = state.layer_of.get(id(module))
     if layer is None:
@@ -239,9 +266,9 @@ def frozen_attention(
     strange = [name for name, given in kwargs.items() if isinstance(given, Tensor) and name not in _HARMLESS]
     if strange:
         raise UnsupportedModelError(f"{type(module).__name__} passes {', '.join(strange)} to its attention, which is not understood")
-    if state.record_value is not None:
-        state.record_value.append(value)
-        raise ValueRecordedError
+    if state.record is not None:
+        state.record.append((query, key, value))
+        raise InputsRecordedError
     state.called[layer] = state.called.get(layer, 0) + 1
     state.heads = query.shape[1]
     state.modules[layer] = module
@@ -262,7 +289,7 @@ def frozen_attention(
         raise UnsupportedModelError(f"{type(module).__name__} sees later tokens: only causal language models can be traced")
     if state.instead is not None:
         return state.instead(layer, pattern, query, key, value), None
-    out: Tensor = FrozenAttention.apply(query.detach(), key.detach(), value, pattern, layer, state)
+    out = state.attention(query, key, value, pattern, layer, state)
     if state.keep:
         state.kept[layer] = KeptAttention(query.detach(), key.detach(), value, out, pattern)
     return out, None
@@ -275,15 +302,17 @@ def _with_bias(pattern: Pattern, bias: Tensor) -> Pattern:
         allowed = torch.ones(length, length, dtype=torch.bool, device=bias.device)
         allowed = allowed.tril()[None, None] if pattern.causal else allowed[None, None]
     else:
-        allowed = pattern.mask if pattern.mask.dtype == torch.bool else pattern.mask > torch.finfo(pattern.mask.dtype).min / 2
+        allowed = seen_keys(pattern.mask)
         bias = bias if pattern.mask.dtype == torch.bool else bias + pattern.mask
     return Pattern(pattern.scaling, False, torch.where(allowed, bias, torch.finfo(bias.dtype).min), pattern.softcap, pattern.sinks)
+
+
+def seen_keys(mask: Tensor) -> Tensor:
+    """Tell which keys a mask, bool or additive, lets a row see; terms that an additive mask adds to the scores are above the limit."""
+    return mask if mask.dtype == torch.bool else mask > -1e4
 
 
 def _sees_future(mask: Tensor | None, length: int) -> bool:
     if length == 1:
         return False
-    if mask is None:
-        return True
-    open_ = mask if mask.dtype == torch.bool else mask > -1e4
-    return bool(open_.triu(1).any())
+    return True if mask is None else bool(seen_keys(mask).triu(1).any())

@@ -8,10 +8,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor
 
 from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract import frozen
-from tracestore.extract.attention import AttentionState
+from tracestore.extract.address_bias import finding_address_bias
+from tracestore.extract.attention import AttentionState, attend_frozen
 from tracestore.extract.attribution import Bools, OutputAttribution, SpanSpec, TargetSpec
 from tracestore.extract.capture import Capture
 from tracestore.extract.freeze import HALF, quieten, use_plain_experts
@@ -28,9 +29,11 @@ from tracestore.extract.layout import ModelLayout, find_layouts
 from tracestore.extract.logits import LogitReader, logit_reader
 from tracestore.extract.norms import recognise_all
 from tracestore.extract.prune import prune
+from tracestore.extract.secant_attention import attend_secant
 from tracestore.extract.value_bias import find_value_bias
-from tracestore.model import Gauge, PruningOptions
+from tracestore.model import Gauge, Method, PruningOptions
 
+_ATTENTION: Final[Mapping[Method, Callable[..., Tensor]]] = {"frozen": attend_frozen, "secant": attend_secant}
 CLOSURE_TOLERANCE = 1e-4
 """Largest relative error in float32, for closure and for every node."""
 
@@ -62,10 +65,21 @@ class Attributor:
         self.layout = layout
         self.norms = recognise_all(layout)
         self._value_bias: dict[int, Tensor] | None = None
-        if admit:
+        self._unbiased: set[int] = set()  # layers whose queries and keys are known to hold no bias
+        self._admitted: set[Method] = set() if admit else {"frozen", "secant"}
+        self.admit("frozen")
+
+    def admit(self, method: Method) -> None:
+        """Check on first use that this model's decomposition by `method` adds up; raises UnsupportedModelError when it does not."""
+        if method not in self._admitted:
             from tracestore.extract.admission import admit_model
 
-            admit_model(self)
+            self._admitted.add(method)
+            try:
+                admit_model(self, method)
+            except BaseException:
+                self._admitted.discard(method)
+                raise
 
     @property
     def family(self) -> str:
@@ -93,28 +107,38 @@ class Attributor:
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         sink_positions: Iterable[int] = (0,),
+        method: Method = "frozen",
         keep: bool = False,
     ) -> ForwardPass:
-        """Run one frozen forward pass over `input_ids` [T] (or [B, T] with `attention_mask`). `keep` is for the identities."""
+        """Run one forward pass over `input_ids` [T] (or [B, T] with `attention_mask`), to be explained by `method`.
+
+        `keep` is for the identities. Raises UnsupportedModelError on first use of a method that does not suit the model.
+        """
+        self.admit(method)
         ids = (input_ids if input_ids.dim() == 2 else input_ids[None]).to(self.device)
         if ids.shape[1] == 0:
             raise BadInputError("the prompt has no tokens: give at least one")
-        capture = self._forward(ids, attention_mask, position_ids, keep=keep)
+        capture = self._forward(ids, attention_mask, position_ids, method, keep=keep)
         run = ForwardPass(self, ids, capture, frozenset(sink_positions))
         if self.half:
             self.replay_gap = max(self.replay_gap, run.measure_replay_gap(attention_mask, position_ids))
         return run
 
-    def _forward(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, *, keep: bool) -> Capture:
+    def _forward(
+        self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, method: Method, *, keep: bool
+    ) -> Capture:
         layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
-        state = AttentionState(layer_of=layer_of, keep=keep)
+        state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep)
         given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
         capture = Capture(self.layout, self.norms, state)
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
                 self._value_bias = find_value_bias(self.model, self.layout, self.norms, state, {"input_ids": ids, **given})
+                state.norm_scales.forget()
             state.value_bias = self._value_bias
-            with capture.watching():
+            with capture.watching(), ExitStack() as stack:
+                if method == "secant":
+                    stack.enter_context(finding_address_bias(self.layout, self.norms, state, self._unbiased))
                 self.model.base_model(input_ids=ids, use_cache=False, **given)
         missing = [i for i in range(len(self.layout.blocks)) if state.called.get(i, 0) != 1]
         if missing:
@@ -197,7 +221,7 @@ class ForwardPass:
         _check(closure, found.node_errors, scale)
         sinks: Bools = np.isin(np.arange(self.length), list(self.sinks))
         heads, mlps = np.abs(found.flows.head_relevance).sum(), np.abs(found.flows.mlp_relevance).sum()
-        direct_sum = found.direct.sum()
+        direct = found.direct_value + found.direct_address
         return OutputAttribution(
             pos=seeds.positions[-1],
             positions=seeds.positions,
@@ -214,10 +238,12 @@ class ForwardPass:
             node_error=node_error,
             bias=found.bias,
             scores=found.scores,
-            direct_value=found.direct,
-            total_value=found.total,
+            direct_value=found.direct_value,
+            direct_address=found.direct_address,
+            total_value=found.flows.value_out_abs.sum(0),
+            total_address=found.flows.key_out_abs.sum(0),
             sinks=sinks,
-            sink_mass=float(found.direct[sinks].sum() / direct_sum) if direct_sum > 0 else 0.0,
+            sink_mass=float(direct[sinks].sum() / direct.sum()) if direct.sum() > 0 else 0.0,
             mlp_share=float(mlps / (heads + mlps)) if heads + mlps > 0 else 0.0,
             head_vector=found.flows.head_relevance.sum(2).reshape(-1),
             flows=found.flows,

@@ -6,7 +6,7 @@ Letters in shapes: L layers, H query heads, T positions, K kept attention edges.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,11 @@ from tracestore.model import Gauge
 Floats: TypeAlias = npt.NDArray[np.float64]
 Ints: TypeAlias = npt.NDArray[np.int64]
 Bools: TypeAlias = npt.NDArray[np.bool_]
+
+VALUE: Final = 0
+KEY: Final = 1
+QUERY: Final = 2
+"""Kinds of attention edges, State -> Head. `frozen` has VALUE edges alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +65,33 @@ class Flows:
     value_in_abs: Floats  # [L, H, T]
     value_out: Floats  # [L, T] signed sum of VALUE edges out of a State
     value_out_abs: Floats  # [L, T]
+    key_in: Floats  # [L, H, T] KEY edges (zero for `frozen`), as for VALUE
+    key_in_abs: Floats  # [L, H, T]
+    key_out: Floats  # [L, T]
+    key_out_abs: Floats  # [L, T]
+    query: Floats  # [L, H, T] QUERY edge from the State at a position to its head (zero for `frozen`)
     mlp_relevance: Floats  # [L, T] = weight of WRITES
     mlp_bias: Floats  # [L, T]
     reads: Floats  # [L, T] READS
 
+    @property
+    def attention_in(self) -> tuple[Floats, Floats]:
+        """Signed and absolute sum of all attention edges into a head at a query position [L, H, T]."""
+        return self.value_in + self.key_in + self.query, self.value_in_abs + self.key_in_abs + np.abs(self.query)
+
+    @property
+    def attention_out(self) -> tuple[Floats, Floats]:
+        """Signed and absolute sum of all attention edges out of a State [L, T]."""
+        signed, absolute = self.value_out + self.key_out, self.value_out_abs + self.key_out_abs
+        return signed + self.query.sum(1), absolute + np.abs(self.query).sum(1)
+
 
 @dataclass(frozen=True, slots=True)
 class AttentionEdges:
-    """Attention edges, largest |weight| first: layer, head, query, key, signed weight, attention probability, each [K]."""
+    """Attention edges, largest |weight| first, each [K]: layer, head, query, key, signed weight, attention probability, kind.
+
+    The key of a QUERY edge is its query position, its probability 0.
+    """
 
     layer: Ints
     head: Ints
@@ -75,6 +99,7 @@ class AttentionEdges:
     key: Ints
     weight: Floats
     attention: Floats
+    kind: Ints
 
     def __len__(self) -> int:
         return len(self.weight)
@@ -82,7 +107,7 @@ class AttentionEdges:
     def take(self, chosen: Bools | Ints) -> AttentionEdges:
         """Select edges by a mask or by indices."""
         layer, head, query, key = self.layer[chosen], self.head[chosen], self.query[chosen], self.key[chosen]
-        return AttentionEdges(layer, head, query, key, self.weight[chosen], self.attention[chosen])
+        return AttentionEdges(layer, head, query, key, self.weight[chosen], self.attention[chosen], self.kind[chosen])
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +135,7 @@ class PrunedGraph:
     mid_dropped_in_abs: Floats
     head_dropped_in: Floats  # [L, H, T]
     head_dropped_in_abs: Floats
-    attention_kept: float  # |VALUE| of `edges` over |VALUE| of all
+    attention_kept: float  # |weight| of `edges` over that of all attention edges
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +162,9 @@ class OutputAttribution:
     bias: float
     scores: Floats  # [T]
     direct_value: Floats  # [T]
+    direct_address: Floats  # [T]
     total_value: Floats  # [T]
+    total_address: Floats  # [T]
     sinks: Bools  # [T]
     sink_mass: float
     mlp_share: float

@@ -185,7 +185,7 @@ class Capture:
 
     def _biased(self, layer: int, bias: Tensor, place: str) -> Callable[..., Any]:
         def hook(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
-            if place == "attention" and layer not in self.state.called:
+            if place == "attention" and (layer not in self.state.called or self.state.record is not None):
                 return  # a bias of queries, keys or values: inside the pattern, or in the heads' own bias
             after_mlp = place == "block" and layer in self.mid and module is not self.layout.blocks[layer].mid_reader
             shape = self.pre[layer].shape[:2]

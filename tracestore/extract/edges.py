@@ -1,67 +1,98 @@
 """Reduce the attention edges of one target while they are computed, tile by tile; the T x T x L x H tensor never exists.
 
-1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest edge.
-2. Edges above a floor go to a pool. When the pool holds twice what may be kept, it is cut to the largest, and the floor rises to the
-   smallest of those: an edge below it can never be kept.
+1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest VALUE edge.
+2. Edges above a floor go to a pool, whatever their kind. When the pool holds twice what may be kept, it is cut to the largest, and the
+   floor rises to the smallest of those: an edge below it can never be kept.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from tracestore.extract.attribution import AttentionEdges, Floats, HeadTops
+from tracestore.extract.attribution import KEY, QUERY, VALUE, AttentionEdges, Floats, HeadTops
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeSums:
+    """What all edges of one kind add up to: into heads `row*` [L, H, T], out of States `column*` and into the target `direct` [L, T]."""
+
+    row: Tensor
+    row_abs: Tensor
+    column: Tensor
+    column_abs: Tensor
+    direct: Tensor
+
+    @staticmethod
+    def zeros(shape: tuple[int, int, int], like: Tensor) -> EdgeSums:
+        """Start from nothing."""
+        rows, columns = shape, (shape[0], shape[2])
+        return EdgeSums(*(like.new_zeros(size) for size in (rows, rows, columns, columns, columns)))
 
 
 class EdgeCollector:
-    """Collects the VALUE edges of one target, which reads the logits at `positions` of batch row `batch`."""
+    """Collects the VALUE, KEY and QUERY edges of one target, which reads the logits at `positions` of batch row `batch`."""
 
     def __init__(self, shape: tuple[int, int, int], positions: Sequence[int], max_edges: int, like: Tensor, batch: int = 0) -> None:
         layers, heads, length = shape
         self.shape, self.max_edges, self.batch = shape, max(int(max_edges), 1), batch
         self.positions = torch.tensor(list(positions), device=like.device)
-        self.row = like.new_zeros(shape)
-        self.row_abs = like.new_zeros(shape)
-        self.column = like.new_zeros(layers, length)
-        self.column_abs = like.new_zeros(layers, length)
-        self.direct = like.new_zeros(layers, length)
+        self.value, self.key = EdgeSums.zeros(shape, like), EdgeSums.zeros(shape, like)
+        self.query = like.new_zeros(shape)
         self.relevance = like.new_zeros(shape)
         self.bias = like.new_zeros(shape)
         self.top = like.new_zeros(layers, heads)
         self.top_at = torch.zeros(layers, heads, dtype=torch.int64, device=like.device)  # query * T + key
         self._floor = 0.0
-        self._pool: list[tuple[Tensor, Tensor, Tensor]] = []  # key ((l*H+h)*T+i)*T+j, weight, attention
+        self._pool: list[tuple[Tensor, Tensor, Tensor]] = []  # code (((kind*L+l)*H+h)*T+i)*T+j, weight, attention
         self._pooled = 0
 
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
-        """Reduce one tile: `rows` [R], `attention` and `weight` [H, R, J]."""
-        heads, _, seen = weight.shape
-        size = weight.abs()
-        self.row[layer][:, rows] = weight.sum(-1)
-        self.row_abs[layer][:, rows] = size.sum(-1)
-        self.column_abs[layer, :seen] += size.sum((0, 1))
-        here = torch.nonzero(torch.isin(rows, self.positions)).squeeze(1)
-        if len(here):
-            self.direct[layer, :seen] += size[:, here].sum((0, 1))
-        top, at = size.view(heads, -1).max(-1)
-        query, key = rows[at // seen], at % seen
-        better = top > self.top[layer]
-        self.top[layer] = torch.where(better, top, self.top[layer])
-        self.top_at[layer] = torch.where(better, query * self.shape[2] + key, self.top_at[layer])
-        if float(top.max()) > self._floor:
-            self._pool_tile(layer, rows, attention, weight, size)
+        """Reduce one tile of VALUE edges: `rows` [R], `attention` and `weight` [H, R, J]."""
+        size = self._reduce(self.value, VALUE, layer, rows, attention, weight)
+        flat = size.view(size.shape[0], -1)
+        top, seen = flat.amax(-1), weight.shape[2]
+        better = torch.nonzero(top > self.top[layer]).squeeze(1)
+        if len(better):
+            at = flat[better].argmax(-1)
+            self.top[layer, better] = top[better]
+            self.top_at[layer, better] = rows[at // seen] * self.shape[2] + at % seen
+
+    def take_keys(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
+        """Reduce one tile of KEY edges, shaped as in `take`."""
+        self._reduce(self.key, KEY, layer, rows, attention, weight)
 
     def take_heads(self, layer: int, relevance: Tensor, bias: Tensor | None, value_out: Tensor) -> None:
-        """Take <gz, z> [H, T], the bias part of the values [H, T] and the signed sum of edges per source [T]."""
+        """Take <gz, z> [H, T], the bias part of the heads [H, T] and the signed sum of VALUE edges per source [T]."""
         self.relevance[layer] = relevance
         if bias is not None:
             self.bias[layer] = bias
-        self.column[layer] = value_out
+        self.value.column[layer] = value_out
 
-    def _pool_tile(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor, size: Tensor) -> None:
+    def take_queries(self, layer: int, query: Tensor, key_out: Tensor) -> None:
+        """Take the QUERY edges [H, T] and the signed sum of KEY edges per source [T]."""
+        self.query[layer] = query
+        self.key.column[layer] = key_out
+
+    def _reduce(self, sums: EdgeSums, kind: int, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> Tensor:
+        """Add one tile to the sums of its kind and offer its edges to the pool; give |weight|."""
+        seen = weight.shape[2]
+        size = weight.abs()
+        sums.row[layer][:, rows] = weight.sum(-1)
+        sums.row_abs[layer][:, rows] = size.sum(-1)
+        sums.column_abs[layer, :seen] += size.sum((0, 1))
+        here = torch.nonzero(torch.isin(rows, self.positions)).squeeze(1)
+        if len(here):
+            sums.direct[layer, :seen] += size[:, here].sum((0, 1))
+        if float(size.amax()) > self._floor:
+            self._pool_tile(kind, layer, rows, attention, weight, size)
+        return size
+
+    def _pool_tile(self, kind: int, layer: int, rows: Tensor, attention: Tensor, weight: Tensor, size: Tensor) -> None:
         heads, n_rows, seen = weight.shape
         flat = torch.nonzero(size.view(-1) > self._floor).squeeze(1)
         values = weight.view(-1)[flat]
@@ -69,36 +100,50 @@ class EdgeCollector:
             kept = values.abs().topk(self.max_edges, sorted=False).indices
             flat, values = flat[kept], values[kept]
         head, rest = flat // (n_rows * seen), flat % (n_rows * seen)
-        length = self.shape[2]
-        key = ((layer * heads + head) * length + rows[rest // seen]) * length + rest % seen
-        self._pool.append((key, values, attention.reshape(-1)[flat]))
-        self._pooled += len(flat)
+        layers, _, length = self.shape
+        code = (((kind * layers + layer) * heads + head) * length + rows[rest // seen]) * length + rest % seen
+        self._add(code, values, attention.reshape(-1)[flat])
+
+    def _add(self, code: Tensor, weight: Tensor, attention: Tensor) -> None:
+        self._pool.append((code, weight, attention))
+        self._pooled += len(weight)
         if self._pooled > 2 * self.max_edges:
             self._cut()
 
     def _cut(self) -> None:
-        key, weight, attention = (torch.cat(column) for column in zip(*self._pool, strict=True))
+        code, weight, attention = (torch.cat(column) for column in zip(*self._pool, strict=True))
         if len(weight) > self.max_edges:
             best = weight.abs().topk(self.max_edges, sorted=True)
             self._floor = float(best.values[-1])
-            key, weight, attention = key[best.indices], weight[best.indices], attention[best.indices]
-        self._pool, self._pooled = [(key, weight, attention)], len(weight)
+            code, weight, attention = code[best.indices], weight[best.indices], attention[best.indices]
+        self._pool, self._pooled = [(code, weight, attention)], len(weight)
 
     def edges(self) -> AttentionEdges:
-        """Give the pooled edges, at most `max_edges`, largest first; ties in order of layer, head, query, key."""
-        _, heads, length = self.shape
+        """Give the pooled edges, at most `max_edges`, largest first; ties in order of kind, layer, head, query, key."""
+        self._take_query_edges()
+        layers, heads, length = self.shape
         if not self._pool:
             none = np.zeros(0, dtype=np.int64)
-            return AttentionEdges(none, none, none, none, np.zeros(0), np.zeros(0))
-        key, weight, attention = (torch.cat(c).cpu().numpy() for c in zip(*self._pool, strict=True))
-        order = np.lexsort((key, -np.abs(weight)))[: self.max_edges]
-        rest, source = np.divmod(key[order], length)
+            return AttentionEdges(none, none, none, none, np.zeros(0), np.zeros(0), none)
+        code, weight, attention = (torch.cat(c).cpu().numpy() for c in zip(*self._pool, strict=True))
+        order = np.lexsort((code, -np.abs(weight)))[: self.max_edges]
+        rest, source = np.divmod(code[order], length)
         rest, query = np.divmod(rest, length)
-        layer, head = np.divmod(rest, heads)
-        return AttentionEdges(layer, head, query, source, weight[order].astype(np.float64), attention[order].astype(np.float64))
+        rest, head = np.divmod(rest, heads)
+        kind, layer = np.divmod(rest, layers)
+        return AttentionEdges(layer, head, query, source, weight[order].astype(np.float64), attention[order].astype(np.float64), kind)
+
+    def _take_query_edges(self) -> None:
+        """Offer the QUERY edges to the pool; their source is the row's own position."""
+        flat = torch.nonzero(self.query.view(-1).abs() > self._floor).squeeze(1)
+        layers, heads, length = self.shape
+        weight = self.query.view(-1)[flat]
+        code = (QUERY * layers * heads * length + flat) * length + flat % length
+        if len(flat):
+            self._add(code, weight, torch.zeros_like(weight))
 
     def tops(self) -> HeadTops:
-        """Give every head's largest edge."""
+        """Give every head's largest VALUE edge."""
         at = self.top_at.cpu().numpy()
         return HeadTops(_numpy(self.top), at // self.shape[2], at % self.shape[2])
 

@@ -2,8 +2,9 @@
 
 While `frozen(...)` is entered
 1. norms compute their closed form with the scale held fixed (`norms`);
-2. activations pass a gradient as if their slope were the value they took: phi(s)/s for a plain MLP, none for a gate;
-3. attention runs through `attention` with its pattern held fixed;
+2. activations pass a gradient as if their slope were the value they took: phi(s)/s for a plain MLP, none for a gate (`secant`: phi(s)/s
+   everywhere, and half of a product to each factor, see `secant_mlp`);
+3. attention runs through `attention` by the method's rule;
 4. weights stay in their own number format, but are raised to float32 where they meet an activation, one layer at a time;
 5. parameters ask for no gradient.
 On exit, also by an exception, every module, hook and option is as it was.
@@ -26,6 +27,8 @@ from tracestore.extract.attention import AttentionState
 from tracestore.extract.families import MlpKind, private
 from tracestore.extract.layout import GENERIC, ModelLayout
 from tracestore.extract.norms import FrozenNorm
+from tracestore.extract.secant_mlp import secant_activation
+from tracestore.model import Method
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -132,9 +135,9 @@ class FrozenFunctions(TorchFunctionMode):
     A linear map of half-precision weights is raised as `linear` does.
     """
 
-    def __init__(self, kind: MlpKind) -> None:
+    def __init__(self, freeze: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
         super().__init__()
-        self._freeze = frozen_gate if kind == "gated" else frozen_ratio
+        self._freeze = freeze
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func` frozen when it is a gate or an activation."""
@@ -163,12 +166,13 @@ def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], 
     """Hold every non-linearity of `model` fixed while a forward pass runs; `norms` are the closed forms of its norm modules."""
     with ExitStack() as stack:
         quieten(model, stack)
+        inside = {m for block in layout.blocks for m in block.attention.modules()} if state.method == "secant" else set()
         for module, form in norms.items():
-            stack.enter_context(replaced_forward(module, lambda x, *_, form=form, **__: form(x)))
+            scaled = state.norm_scales.remembering(form) if module in inside else form
+            stack.enter_context(replaced_forward(module, lambda x, *_, form=scaled, **__: form(x)))
         for block in layout.blocks:
-            freeze = frozen_gate if block.mlp == "gated" else frozen_ratio
             for activation in block.activations:
-                stack.enter_context(replaced_forward(activation, freeze(activation.forward)))
+                stack.enter_context(replaced_forward(activation, _freezer(block.mlp, state.method)(activation.forward)))
         if next(model.parameters()).dtype in HALF:
             for module in model.modules():
                 if isinstance(module, nn.Embedding):
@@ -177,8 +181,15 @@ def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], 
                     stack.enter_context(replaced_forward(module, _raised(module)))
         use_attention(model, stack, state)
         if layout.family == GENERIC:
-            stack.enter_context(FrozenFunctions(layout.blocks[0].mlp))
+            stack.enter_context(FrozenFunctions(_freezer(layout.blocks[0].mlp, state.method)))
         yield
+
+
+def _freezer(kind: MlpKind, method: Method) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Choose how activations are held fixed."""
+    if method == "secant":
+        return secant_activation
+    return frozen_gate if kind == "gated" else frozen_ratio
 
 
 def quieten(model: Any, stack: ExitStack) -> None:
@@ -200,7 +211,7 @@ def use_attention(model: Any, stack: ExitStack, state: AttentionState) -> None:
         if hasattr(config, "_attn_implementation"):
             stack.callback(setattr, config, "_attn_implementation_internal", config._attn_implementation_internal)
             config._attn_implementation_internal = name
-    stack.enter_context(private.adapted(model))
+    stack.enter_context(private.adapted(model, state.method))
     use_plain_experts(model, stack)
     attention.activate(state)
     stack.callback(attention.deactivate, state)

@@ -43,8 +43,8 @@ class Explained:
     flows: Flows
     edges: AttentionEdges
     tops: HeadTops
-    direct: Floats  # [T]
-    total: Floats  # [T]
+    direct_value: Floats  # [T]
+    direct_address: Floats  # [T]
     closure_error: float
     node_errors: dict[str, float]
 
@@ -95,10 +95,15 @@ def _result(
         residual_out=_numpy(sums.residual_out),
         head_relevance=_numpy(collector.relevance),
         head_bias=_numpy(collector.bias),
-        value_in=_numpy(collector.row),
-        value_in_abs=_numpy(collector.row_abs),
-        value_out=_numpy(collector.column),
-        value_out_abs=_numpy(collector.column_abs),
+        value_in=_numpy(collector.value.row),
+        value_in_abs=_numpy(collector.value.row_abs),
+        value_out=_numpy(collector.value.column),
+        value_out_abs=_numpy(collector.value.column_abs),
+        key_in=_numpy(collector.key.row),
+        key_in_abs=_numpy(collector.key.row_abs),
+        key_out=_numpy(collector.key.column),
+        key_out_abs=_numpy(collector.key.column_abs),
+        query=_numpy(collector.query),
         mlp_relevance=_numpy(sums.mlp),
         mlp_bias=_numpy(sums.mlp_bias),
         reads=_numpy(sums.reads),
@@ -113,8 +118,8 @@ def _result(
         flows=flows,
         edges=collector.edges(),
         tops=collector.tops(),
-        direct=_numpy(collector.direct).sum(0),
-        total=flows.value_out_abs.sum(0),
+        direct_value=_numpy(collector.value.direct).sum(0),
+        direct_address=_numpy(collector.key.direct).sum(0),
         closure_error=abs(float(scores.sum()) + bias - explained),
         node_errors={**node_errors(flows), "final": float(np.abs(through + final_bias - explained_at).max())},
     )
@@ -123,19 +128,20 @@ def _result(
 def node_errors(flows: Flows) -> dict[str, float]:
     """Give the worst |in + bias - relevance| and |relevance - out| of each kind of node, in logits."""
     heads_in = flows.head_relevance.sum(1)
+    attention_in, attention_out = flows.attention_in[0], flows.attention_out[0]
     errors = {
-        "head": flows.value_in + flows.head_bias - flows.head_relevance,
+        "head": attention_in + flows.head_bias - flows.head_relevance,
         "mlp": flows.reads + flows.mlp_bias - flows.mlp_relevance,
     }
     arrived = flows.residual_out + flows.mlp_relevance + flows.pre_bias[1:]
     if flows.parallel:
         errors["pre in"] = arrived + heads_in - flows.pre_relevance[1:]
-        errors["pre out"] = flows.residual_out + flows.value_out + flows.reads - flows.pre_relevance[:-1]
+        errors["pre out"] = flows.residual_out + attention_out + flows.reads - flows.pre_relevance[:-1]
     else:
         errors["pre in"] = arrived - flows.pre_relevance[1:]
         errors["mid in"] = flows.residual_in + heads_in + flows.mid_bias - flows.mid_relevance
         errors["mid out"] = flows.residual_out + flows.reads - flows.mid_relevance
-        errors["pre out"] = flows.residual_in + flows.value_out - flows.pre_relevance[:-1]
+        errors["pre out"] = flows.residual_in + attention_out - flows.pre_relevance[:-1]
     return {name: float(np.abs(error).max()) for name, error in errors.items()}
 
 

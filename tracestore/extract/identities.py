@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tracestore.extract import identity_checks as checks
 from tracestore.extract.admission import HALF_LOGIT_TOLERANCE
+from tracestore.extract.attention import seen_keys
 from tracestore.extract.attribute import Attributor, ForwardPass
 from tracestore.extract.attribution import Floats, OutputAttribution, TargetSpec
 from tracestore.extract.output_tables import OutputNames, output_tables
@@ -88,7 +89,7 @@ def check_identities(attributor: Attributor, ids: Tensor, *, naive_tokens: int =
         "I3": lambda s: checks.residual_stream(s.run),
         "I4": lambda s: checks.norm_split(s.run),
         "I5": _direct_logits,
-        "I6": lambda s: float(np.abs(s.found.flows.value_in + s.found.flows.head_bias - s.found.flows.head_relevance).max()) / s.scale,
+        "I6": lambda s: float(np.abs(s.found.flows.attention_in[0] + s.found.flows.head_bias - s.found.flows.head_relevance).max()) / s.scale,
         "I7": lambda s: _naive(s, naive_tokens),
         "I8": lambda s: s.found.closure,
         "I9": lambda s: s.found.node_error,
@@ -137,7 +138,7 @@ def _outside(subject: Subject) -> float:
         mask = kept.pattern.mask
         if mask is None:
             continue
-        allowed = (mask if mask.dtype == torch.bool else mask > torch.finfo(mask.dtype).min / 2)[0].cpu().numpy()
+        allowed = seen_keys(mask)[0].cpu().numpy()
         mine = edges.layer == layer
         head = edges.head[mine] if allowed.shape[0] > 1 else np.zeros(int(mine.sum()), dtype=np.int64)
         wrong += int((~allowed[head, edges.query[mine], edges.key[mine]]).sum())

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -28,16 +29,47 @@ class FrozenNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Normalise `x` [..., width] in its own number format; the scale carries no gradient."""
+        return self.scaled(x, None)[0]
+
+    def scaled(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Normalise `x` with a given scale [..., 1], or its own; give that as well."""
         if self.centred:
             x = x - x.mean(-1, keepdim=True)
-        with torch.no_grad():
-            scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(self.eps))
+        if scale is None:
+            with torch.no_grad():
+                scale = torch.rsqrt(x.square().mean(-1, keepdim=True).add_(self.eps))
         out = x * scale
         if self.weight is not None:
             out = out * self.weight.to(x.dtype)
         if self.bias is not None:
             out = out + self.bias.to(x.dtype)
-        return out
+        return out, scale
+
+
+class NormScales:
+    """Remembers at which scales norms ran, so that they can run again at the same: in `replay`, in order of their calls."""
+
+    def __init__(self) -> None:
+        self.replay = False
+        self._noted: list[list[Tensor]] = []
+
+    def remembering(self, form: FrozenNorm) -> Callable[[Tensor], Tensor]:
+        """Wrap a norm."""
+        noted: list[Tensor] = []
+        self._noted.append(noted)
+
+        def norm(x: Tensor) -> Tensor:
+            out, scale = form.scaled(x, noted.pop(0) if self.replay else None)
+            if not self.replay:
+                noted.append(scale)
+            return out
+
+        return norm
+
+    def forget(self) -> None:
+        """Drop what was noted."""
+        for noted in self._noted:
+            noted.clear()
 
 
 def looks_like_norm(module: nn.Module) -> bool:

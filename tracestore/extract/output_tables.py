@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tracestore import schema
-from tracestore.extract.attribution import Bools, Floats, Ints, OutputAttribution
+from tracestore.extract.attribution import KEY, QUERY, VALUE, Bools, Floats, Ints, OutputAttribution
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -192,12 +192,14 @@ def _edges(found: OutputAttribution, places: _Places, tokens: Ints, output: int)
     if not flows.parallel:
         lists["RESIDUAL.State.State"].append(_join(places.pre[:layers], places.mid, flows.residual_in))
     sources, heads = places.pre[kept.layer, kept.key], places.head[kept.layer, kept.head, kept.query]
-    lists["VALUE.State.Head"] = [(sources, heads, kept.weight)]
+    kinds = {"VALUE.State.Head": VALUE, "KEY.State.Head": KEY, "QUERY.State.Head": QUERY}
+    mine = {name: np.flatnonzero(kept.kind == kind) for name, kind in kinds.items()}
+    lists |= {name: [(sources[at], heads[at], kept.weight[at])] for name, at in mine.items()}
     parts = {name: tuple(np.concatenate(column) for column in zip(*rows, strict=True)) for name, rows in lists.items()}
     ranks = _ranks([(dst, weight) for _, dst, weight in parts.values()])
     out = {}
     for (name, (src, dst, weight)), rank in zip(parts.items(), ranks, strict=True):
-        extra = {"attention": kept.attention} if name.startswith("VALUE") else {}
+        extra = {"attention": kept.attention[mine[name]]} if name.startswith("VALUE") else {}
         out[name] = _table(name, src=src, dst=dst, weight=weight, rank=rank, **extra)
     return out
 
@@ -224,19 +226,20 @@ def _ranks(edges: list[tuple[Ints, Floats]]) -> list[Ints]:
 def _influences(found: OutputAttribution, token_locals: Ints, output: int) -> pa.Table:
     """Every position up to the Output's own, complete and not pruned."""
     n = found.pos + 1
-    direct, total, sinks = found.direct_value[:n], found.total_value[:n], found.sinks[:n]
+    direct_value, direct_address = found.direct_value[:n], found.direct_address[:n]
+    total_value, total_address, sinks = found.total_value[:n], found.total_address[:n], found.sinks[:n]
+    direct, total = direct_value + direct_address, total_value + total_address
     open_direct = np.where(sinks, 0.0, direct)
     mass = open_direct.sum()
-    zero = np.zeros(n)
     return _table(
         schema.edge_table("INFLUENCES", "Token", "Output"),
         src=token_locals[:n],
         dst=np.full(n, output),
         score=found.scores[:n],
-        direct_value=direct,
-        direct_address=zero,
-        total_value=total,
-        total_address=zero,
+        direct_value=direct_value,
+        direct_address=direct_address,
+        total_value=total_value,
+        total_address=total_address,
         direct=direct,
         total=total,
         rank_direct=_rank_sinks_last(direct, sinks),

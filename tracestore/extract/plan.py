@@ -8,7 +8,7 @@ from typing import Final
 
 from tracestore import ids
 from tracestore.errors import BadInputError
-from tracestore.extract import frozen
+from tracestore.extract import frozen, secant
 from tracestore.extract.generate import check_options
 from tracestore.extract.item_format import item_record, parse_item
 from tracestore.extract.loading import LoadedModel
@@ -16,7 +16,7 @@ from tracestore.extract.prepare import Prepared, prepare
 from tracestore.extract.targets import TargetPlan, plan_targets
 from tracestore.model import GenerationOptions, Item, Method, PruningOptions, TraceOptions
 
-METHOD_VERSIONS: Final[Mapping[Method, int]] = {"frozen": frozen.METHOD_VERSION}
+METHOD_VERSIONS: Final[Mapping[Method, int]] = {"frozen": frozen.METHOD_VERSION, "secant": secant.METHOD_VERSION}
 """Part of every trace_id."""
 
 

@@ -1,6 +1,7 @@
 """Choose which attention edges are stored, and which nodes live (numpy, no loop over edges).
 
-1. Kept edges: the largest |VALUE| until `keep` of the total |VALUE| is reached, at most `max_edges`.
+1. Kept edges: the largest attention edges, of whatever kind, until `keep` of the total |VALUE| + |KEY| + |QUERY| is reached, at most
+   `max_edges`.
 2. One pass from the final States at the target's positions downwards: a live pre(l+1, i) makes mid(l, i), its Mlp and its RESIDUAL live;
    heads (l, h, i) with a kept edge live and WRITE to it; pre(l) is live where mid(l) is and at the sources of live heads' edges.
    (Parallel blocks: the same without mid.) Kept edges into heads that do not live are let go.
@@ -27,7 +28,8 @@ def choose_edges(edges: AttentionEdges, total: float, options: PruningOptions) -
 def prune(flows: Flows, edges: AttentionEdges, positions: Sequence[int], options: PruningOptions) -> PrunedGraph:
     """Prune the graph of one Output, which reads the logits at `positions`."""
     layers, heads, length = flows.head_relevance.shape
-    total = float(flows.value_in_abs.sum())
+    whole_in, whole_in_abs = flows.attention_in
+    total = float(whole_in_abs.sum())
     kept = choose_edges(edges, total, options)
     pre = np.zeros((layers + 1, length), dtype=bool)
     mid = np.zeros((layers, length), dtype=bool)
@@ -45,8 +47,7 @@ def prune(flows: Flows, edges: AttentionEdges, positions: Sequence[int], options
         pre[layer] = mid[layer]
         pre[layer, kept.key[mine]] = True
     final = kept.take(stored)
-    value_in, value_in_abs = _per_head(final, flows)
-    value_out, value_out_abs = _per_source(final, flows)
+    kept_in, kept_in_abs = _per_head(final, flows)
     graph = PrunedGraph(
         edges=final,
         pre_live=pre,
@@ -58,12 +59,12 @@ def prune(flows: Flows, edges: AttentionEdges, positions: Sequence[int], options
         pre_dropped_out_abs=np.zeros_like(flows.pre_relevance),
         mid_dropped_in=np.zeros_like(flows.mid_relevance),
         mid_dropped_in_abs=np.zeros_like(flows.mid_relevance),
-        head_dropped_in=flows.value_in - value_in,
-        head_dropped_in_abs=np.maximum(flows.value_in_abs - value_in_abs, 0.0),
+        head_dropped_in=whole_in - kept_in,
+        head_dropped_in_abs=np.maximum(whole_in_abs - kept_in_abs, 0.0),
         attention_kept=float(np.abs(final.weight).sum() / total) if total > 0 else 1.0,
     )
     _drop_writes(graph, flows)
-    _drop_out(graph, flows, value_out, value_out_abs)
+    _drop_out(graph, flows, *_per_source(final, flows))
     return graph
 
 
@@ -98,12 +99,13 @@ def _drop_writes(graph: PrunedGraph, flows: Flows) -> None:
         graph.mid_dropped_in_abs[:] = np.where(graph.mid_live, absolute, 0.0)
 
 
-def _drop_out(graph: PrunedGraph, flows: Flows, value_out: Floats, value_out_abs: Floats) -> None:
-    """Count VALUE edges out of live States that are not stored, and RESIDUAL and READS of States that live as sources only."""
+def _drop_out(graph: PrunedGraph, flows: Flows, kept_out: Floats, kept_out_abs: Floats) -> None:
+    """Count attention edges out of live States that are not stored, and RESIDUAL and READS of States that live as sources only."""
     layers = flows.value_out.shape[0]
     live = graph.pre_live[:layers]
-    signed = flows.value_out - value_out
-    absolute = np.maximum(flows.value_out_abs - value_out_abs, 0.0)
+    whole_out, whole_out_abs = flows.attention_out
+    signed = whole_out - kept_out
+    absolute = np.maximum(whole_out_abs - kept_out_abs, 0.0)
     source_only: Bools = live & ~graph.mid_live
     passed = (flows.residual_out, flows.reads) if flows.parallel else (flows.residual_in,)
     for edge in passed:

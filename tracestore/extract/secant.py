@@ -12,7 +12,8 @@ g_j = < gz, v_j > the row's relevance is sum_j a_j g_j. The rule splits it, exac
 4. W = half a + half (1 - tau) u  and  ds = half L (g - gbar) + half tau ug (a - u) / (E_a s - E_u s), with gbar the mean of g under L
    and ug under u.
 
-`expm1` and the differences a - u = u (e^d - 1), E_a s - E_u s = sum u d (e^d - 1) keep nearly indifferent rows exact in float32.
+`expm1` and the differences a - u = u (e^d - 1), E_a s - E_u s = sum u d (e^d - 1) keep nearly indifferent rows exact in float32. What is
+not allowed is multiplied by zero rather than filled: filling costs ten times as much.
 """
 
 from __future__ import annotations
@@ -23,29 +24,47 @@ from typing import Final
 import torch
 from torch import Tensor
 
+METHOD_VERSION: Final = 1
+"""Part of every trace_id: raised whenever the numbers of `secant` change."""
+
 HALF: Final = 0.5
 """The share of a product that goes to its first factor: patterns and values, queries and keys, gates and what they gate."""
+
+_NEVER: Final = 1e30
+"""What is taken off the score of a key that is not allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class SecantRows:
-    """The part of the rule that does not depend on a gradient. Every tensor is [..., n], zero where a key is not allowed.
+    """The part of the rule that does not depend on a gradient; it serves any number of gradients of the same rows.
 
-    It serves any number of gradients of the same rows: `value` is W, `address(g)` gives ds.
+    `rise`, `slope` [..., n] are zero where a key is not allowed; the others [..., 1] belong to a row.
     """
 
-    attention: Tensor  # a
-    value: Tensor  # W
-    slope: Tensor  # half L
-    centre: Tensor  # L / sum L: the weights of gbar
-    contrast: Tensor  # half tau (a - u) / (E_a s - E_u s)
-    uniform: Tensor  # u
+    rise: Tensor  # e^d - 1
+    slope: Tensor  # n L
+    open: Tensor  # 1 where a key is allowed, else 0; [..., n] or broadcast to it
+    share: Tensor  # u
+    spread: Tensor  # 1 - tau
+    contrast: Tensor  # half tau / (n (E_a s - E_u s))
+    half: float
+
+    @property
+    def attention(self) -> Tensor:
+        """The probabilities a [..., n]."""
+        return (1 + self.rise) * self.open * self.share
+
+    @property
+    def value(self) -> Tensor:
+        """W [..., n]."""
+        rest = (1 - self.half) + self.half * self.spread
+        return ((1 - self.half) * self.rise).add_(rest).mul_(self.open).mul_(self.share)
 
     def address(self, g: Tensor) -> Tensor:
-        """Give ds [..., n] for g_j = < gz, v_j > [..., n]; leading dimensions broadcast."""
-        gbar = (self.centre * g).sum(-1, keepdim=True)
-        ug = (self.uniform * g).sum(-1, keepdim=True)
-        return self.slope * (g - gbar) + self.contrast * ug
+        """Give ds [..., n] for g_j = < gz, v_j > [..., n], finite; leading dimensions broadcast."""
+        gbar = (self.slope * g).sum(-1, keepdim=True) / self.slope.sum(-1, keepdim=True).clamp_min(1e-30)
+        ug = self.share * (self.open * g).sum(-1, keepdim=True)
+        return (g - gbar).mul_(self.slope).mul_(self.half * self.share).addcmul_(self.contrast * ug, self.rise)
 
 
 def secant_rows(scores: Tensor, allowed: Tensor, half: float = HALF) -> SecantRows:
@@ -53,28 +72,24 @@ def secant_rows(scores: Tensor, allowed: Tensor, half: float = HALF) -> SecantRo
 
     A sink is one more key whose g is 0. A row without allowed keys is zero throughout. Scores of keys that are not allowed are not read.
     """
-    count = allowed.sum(-1, keepdim=True).to(scores.dtype)
-    u = torch.where(allowed, 1 / count.clamp_min(1), 0.0)
-    below = scores.masked_fill(~allowed, -torch.inf)
-    below = below - below.amax(-1, keepdim=True).clamp_min(torch.finfo(scores.dtype).min)
-    d = below - (below.exp().sum(-1, keepdim=True).log() - count.log())
-    d = d.masked_fill(~allowed, 0.0)
+    return prepare_rows(torch.where(allowed, scores, 0.0), allowed.to(scores.dtype), half)
+
+
+def prepare_rows(scores: Tensor, open_: Tensor, half: float = HALF) -> SecantRows:
+    """Do what `secant_rows` does for finite `scores` and allowed keys as numbers, 1 or 0, that broadcast to them."""
+    count = open_.sum(-1, keepdim=True)
+    some = count.clamp_min(1)
+    below = torch.log_softmax(scores + (open_ - 1) * _NEVER, -1)
+    d = below.add_(some.log()).mul_(open_)
     rise = torch.expm1(d)
-    slope = u * torch.where(d == 0, 1.0, rise / torch.where(d == 0, 1.0, d))
-    moved = u * rise  # a - u
-    variance = (moved * rise).sum(-1, keepdim=True)
-    gain = (moved * d).sum(-1, keepdim=True)  # E_a s - E_u s
+    slope = (rise / d).nan_to_num_(nan=1.0).mul_(open_)
+    share = count.clamp_max(1) / some  # 0 for a row that may see nothing
+    variance = share * (rise * rise).sum(-1, keepdim=True)
+    gain = (rise * d).sum(-1, keepdim=True)  # n (E_a s - E_u s)
     tau = variance / (1 + variance)
-    attention = u + moved
     tiny = torch.finfo(scores.dtype).tiny
-    return SecantRows(
-        attention=attention,
-        value=(1 - half) * attention + half * (1 - tau) * u,
-        slope=half * slope,
-        centre=slope / slope.sum(-1, keepdim=True).clamp_min(tiny),
-        contrast=torch.where(gain > tiny, half * tau / gain.clamp_min(tiny), 0.0) * moved,
-        uniform=u,
-    )
+    contrast = torch.where(gain > tiny, half * tau / gain.clamp_min(tiny), 0.0)
+    return SecantRows(rise, slope, open_, share, 1 - tau, contrast, half)
 
 
 def secant_row(scores: Tensor, allowed: Tensor, g: Tensor, half: float = HALF) -> tuple[Tensor, Tensor]:

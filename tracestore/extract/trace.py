@@ -76,7 +76,7 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
         tokens = append_generated(loaded.tokenizer, known, new) if new else known
         record = _text_record(loaded, plan, tokens)
         specs = target_specs(plan.targets, tokens, plan.prepared.n_prompt, record.spans)
-        run = attributor.run(torch.tensor(tokens.token_ids), sink_positions=SINK_POSITIONS)
+        run = attributor.run(torch.tensor(tokens.token_ids), sink_positions=SINK_POSITIONS, method=plan.method)
         answer = _answer(loaded, plan, tokens, run)
         tables, closure = _attribute(loaded, plan, record, run, specs)
     tables |= text_tables(record, loaded.model_id, plan.item, plan.item_id, answer_correct(answer, plan.item.expected))

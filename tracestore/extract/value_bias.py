@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tracestore.extract.attention import AttentionState, ValueRecordedError
+from tracestore.extract.attention import AttentionState, InputsRecordedError
 from tracestore.extract.capture import hidden_argument
 from tracestore.extract.layout import ModelLayout
 from tracestore.extract.norms import FrozenNorm
@@ -52,19 +52,19 @@ def _probe(layer: int, attention: Any, shift: Tensor | None, state: AttentionSta
     """Make a hook that runs `attention` on the norm's bias alone and notes the values it makes, [Hkv, D]."""
 
     def hook(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        if state.record_value is not None:
+        if state.record is not None:
             return
         x, put = hidden_argument(attention, args, kwargs)
         alone = torch.zeros_like(x) if shift is None else shift.to(x.dtype).expand_as(x).contiguous()
         changed_args, changed_kwargs = put(alone)
-        state.record_value = []
+        state.record = []
         try:
             attention(*changed_args, **changed_kwargs)
-        except ValueRecordedError:
-            value = state.record_value[0][0, :, 0].detach().clone()
+        except InputsRecordedError:
+            value = state.record[0][2][0, :, 0].detach().clone()
             if bool(value.any()):
                 found[layer] = value
         finally:
-            state.record_value = None
+            state.record = None
 
     return hook

@@ -48,7 +48,7 @@ def test_memory_stays_bounded_by_what_may_be_kept(monkeypatch: pytest.MonkeyPatc
     sink = collect(weights, 4, 4)
     assert sink._pooled <= 2 * 4
     assert sink._floor > 0
-    torch.testing.assert_close(sink.direct, weights[:, :, 5].abs().sum(1))
+    torch.testing.assert_close(sink.value.direct, weights[:, :, 5].abs().sum(1))
 
 
 def test_no_edges_give_empty_columns() -> None:

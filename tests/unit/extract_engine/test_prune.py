@@ -13,7 +13,7 @@ from tracestore.model import PruningOptions
 def edges(*rows: tuple[int, int, int, int, float]) -> AttentionEdges:
     """Edges (layer, head, query, key, weight), largest first."""
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return AttentionEdges(columns[0], columns[1], columns[2], columns[3], columns[4].astype(float), np.full(len(rows), 0.5))
+    return AttentionEdges(columns[0], columns[1], columns[2], columns[3], columns[4].astype(float), np.full(len(rows), 0.5), np.zeros(len(rows), dtype=np.int64))
 
 
 EDGES = edges((1, 0, 2, 1, 4.0), (0, 1, 1, 0, -3.0), (0, 0, 0, 0, 2.0), (1, 1, 2, 2, 1.0))
@@ -51,6 +51,11 @@ def flows(*, parallel: bool) -> Flows:
         value_in_abs=np.abs(value_in),
         value_out=value_out,
         value_out_abs=value_out_abs,
+        key_in=0 * value_in,
+        key_in_abs=0 * value_in,
+        key_out=0 * value_out,
+        key_out_abs=0 * value_out,
+        query=0 * value_in,
         mlp_relevance=ones,
         mlp_bias=0 * ones,
         reads=-0.125 * ones,

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from tracestore.errors import UnsupportedModelError
 from tracestore.extract.attention import frozen_attention
+from tracestore.extract.secant import HALF
+from tracestore.model import Method
 
 Replacement: TypeAlias = tuple[str, Callable[..., Any]]
 """The attribute that is replaced, and what by."""
@@ -121,8 +123,11 @@ def _xglm(module: Any) -> Replacement:
     return "forward", forward
 
 
-def _gpt_oss_experts(module: Any) -> Replacement:
-    """Experts of (up + 1) * glu(gate): glu is the frozen gate, its product with 1 and every expert bias are constants."""
+def _gpt_oss_experts(module: Any, half: float = 0.0) -> Replacement:
+    """Experts of (up + 1) * glu(gate): glu is the frozen gate, its product with 1 and every expert bias are constants.
+
+    `half` is the share of the product that goes to the gate, as glu = gate * (glu/gate) with the ratio and up + 1 held fixed.
+    """
 
     def forward(hidden_states: Tensor, router_indices: Tensor, routing_weights: Tensor) -> Tensor:
         states, weights = hidden_states.reshape(-1, hidden_states.shape[-1]), routing_weights.detach()
@@ -132,14 +137,19 @@ def _gpt_oss_experts(module: Any) -> Replacement:
             share = weights[token, choice, None]
             fused, bias = module.gate_up_proj[expert].to(states.dtype), module.gate_up_proj_bias[expert].to(states.dtype)
             down, down_bias = module.down_proj[expert].to(states.dtype), module.down_proj_bias[expert].to(states.dtype)
-            up = states[token] @ fused[:, 1::2]
+            up, gated = states[token] @ fused[:, 1::2], states[token] @ fused[:, ::2]
             with torch.no_grad():
-                gate = (states[token] @ fused[:, ::2] + bias[::2]).clamp(max=module.limit)
+                gate = (gated + bias[::2]).clamp(max=module.limit)
                 glu = gate * torch.sigmoid(gate * module.alpha)
                 inside = (up + bias[1::2]).abs() <= module.limit
                 beyond = torch.where(inside, bias[1::2], (up + bias[1::2]).clamp(-module.limit, module.limit))
-                fixed = (((beyond + 1) * glu) @ down + down_bias) * share
-            out = out.index_add(0, token, (torch.where(inside, up, 0.0) * glu) @ down * share + fixed)
+                kept = (gate / (gated + bias[::2])).nan_to_num_(nan=1.0)  # what the clamp left
+                slope = (torch.where(inside, up, 0.0) + beyond + 1) * torch.sigmoid(gate * module.alpha) * kept
+                fixed = (((1 - half) * (beyond + 1) * glu + half * slope * bias[::2]) @ down + down_bias) * share
+            moving = (1 - half) * torch.where(inside, up, 0.0) * glu
+            if half:
+                moving = moving + half * slope * gated
+            out = out.index_add(0, token, moving @ down * share + fixed)
             constant.index_add_(0, token, fixed)
         module.__dict__[CONSTANTS] = constant
         return out.reshape(hidden_states.shape)
@@ -160,6 +170,9 @@ ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {
     "GptOssExperts": _gpt_oss_experts,
 }
 
+SECANT_ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {"GptOssExperts": lambda module: _gpt_oss_experts(module, HALF)}
+"""What `secant` replaces otherwise than `frozen`."""
+
 
 def writer_of(module: nn.Module) -> nn.Module:
     """Give the module whose output is what `module` (an attention or an MLP) adds to the residual stream."""
@@ -174,16 +187,17 @@ def attends_privately(model: nn.Module) -> bool:
 
 
 @contextmanager
-def adapted(model: nn.Module) -> Iterator[None]:
-    """Replace what the adapters name, for a while."""
+def adapted(model: nn.Module, method: Method) -> Iterator[None]:
+    """Replace what the adapters name, for a while; a mixture's experts by the rule of `method`."""
     changed: list[tuple[nn.Module, str, Any]] = []
     try:
         for module in model.modules():
-            adapter = ADAPTERS.get(type(module).__name__)
+            name = type(module).__name__
+            adapter = SECANT_ADAPTERS.get(name, ADAPTERS.get(name)) if method == "secant" else ADAPTERS.get(name)
             if adapter is not None:
-                name, function = adapter(module)
-                changed.append((module, name, module.__dict__.get(name)))
-                module.__dict__[name] = function
+                attribute, function = adapter(module)
+                changed.append((module, attribute, module.__dict__.get(attribute)))
+                module.__dict__[attribute] = function
         yield
     finally:
         for module, name, before in reversed(changed):

@@ -1,0 +1,192 @@
+"""Attention of the method `secant`: its gradient reaches values, queries and keys by the rule in `secant`.
+
+Backward, per layer, in tiles of query rows:
+1. Recompute the scores: s = cap(r) + b, r = scale q k', b what is added to them (ALiBi); a sink is one more key of value zero.
+2. The rule gives W and ds from s and g = gz v'. VALUE edges are W < gz, v > over the bias-free values.
+3. With f = half ds cap(r)/r, the ratio held fixed: KEY edges are f scale < q, k > over the bias-free keys, dq = scale f k, dk = scale f' q.
+4. Per layer at the end: the QUERY edge of a row is < dq, q > over the bias-free query. To the heads' bias go the bias parts of values, keys
+   and queries, sum ds b, and the sink's term.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tracestore.extract.attention import AttentionState, EdgeSink, Pattern, attend, seen_keys
+from tracestore.extract.secant import HALF, SecantRows, prepare_rows
+
+TILE_ROWS: Final = 64
+"""Smaller than the frozen tiles: there are more tensors of a tile at once, and less of a causal tile is beyond the diagonal."""
+
+
+class SecantAttention(torch.autograd.Function):
+    """Attention whose backward pass conserves relevance through values, queries and keys."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
+        """Compute the output [B, T, H, D] from `query` [B, H, T, Dk], `key` and `value` [B, Hkv, T, Dk or D]."""
+        out = attend(pattern, query, key, value)
+        ctx.save_for_backward(query, key, value, out)
+        ctx.pattern, ctx.layer, ctx.state = pattern, layer, state
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Give dq, dk and dv, and the edges to the state's sink."""
+        query, key, value, out = ctx.saved_tensors
+        dq, dk, dv = torch.zeros_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        state = ctx.state
+        for b in range(value.shape[0]):
+            sink = state.sink if state.sink is not None and state.sink.batch == b else None
+            item = _Item(ctx.pattern, ctx.layer, b, query[b], key[b], value[b], grads[0][b], dq[b], dk[b], dv[b])
+            _backward_one(item, out[b], state, sink)
+        return dq, dk, dv, None, None, None
+
+
+def attend_secant(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
+    """Attend with the secant rule: output [B, T, H, D]."""
+    out: Tensor = SecantAttention.apply(query, key, value, pattern, layer, state)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """One layer of one batch row: its inputs, the gradient at its output, and where the gradients of the inputs are gathered."""
+
+    pattern: Pattern
+    layer: int
+    batch: int
+    query: Tensor  # [H, T, Dk]
+    key: Tensor  # [Hkv, T, Dk]
+    value: Tensor  # [Hkv, T, D]
+    gz: Tensor  # [T, H, D]
+    dq: Tensor  # [H, T, Dk]
+    dk: Tensor  # [Hkv, T, Dk]
+    dv: Tensor  # [Hkv, T, D]
+
+    @property
+    def groups(self) -> int:
+        """Number of key and value heads."""
+        return self.key.shape[0]
+
+    def grouped(self, x: Tensor) -> Tensor:
+        """View [H, R, n] as [Hkv, H/Hkv * R, n]: the rows that share keys."""
+        return x.reshape(self.groups, -1, x.shape[-1])
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of a tile [H, R, J]: `raw` before a softcap, `ratio` cap(r)/r or None, `added` or None, `total`; `open` 1 where allowed.
+
+    `sink` [H] is the logit of a sink or None.
+    """
+
+    raw: Tensor
+    ratio: Tensor | None
+    added: Tensor | None
+    total: Tensor
+    open: Tensor  # [1 or H, R, J]
+    sink: Tensor | None
+
+    def rows(self) -> SecantRows:
+        """Prepare the rule; with a sink its column is the last."""
+        if self.sink is None:
+            return prepare_rows(self.total, self.open)
+        heads, count, _ = self.total.shape
+        sink = self.sink.to(self.total.dtype).view(-1, 1, 1).expand(heads, count, 1)
+        ones = self.open.new_ones(*self.open.shape[:2], 1)
+        return prepare_rows(torch.cat([self.total, sink], -1), torch.cat([self.open, ones], -1))
+
+
+def tile_scores(pattern: Pattern, query: Tensor, key: Tensor, rows: Tensor, batch: int) -> Scores:
+    """Recompute the scores of query `rows` [R], ascending, over the first J keys, J = last row + 1 when causal.
+
+    `query` [H, R, D] holds those rows alone, `key` [Hkv, T, D].
+    """
+    heads, count, width = query.shape
+    seen = int(rows[-1]) + 1 if pattern.causal else key.shape[1]
+    raw = torch.matmul(query.reshape(key.shape[0], -1, width), key[:, :seen].transpose(1, 2)).view(heads, count, seen).mul_(pattern.scaling)
+    ratio, added, total = None, None, raw
+    if pattern.softcap is not None:
+        total = (raw / pattern.softcap).tanh_().mul_(pattern.softcap)
+        ratio = (total / raw).nan_to_num_(nan=1.0)
+    if pattern.causal:
+        open_ = (torch.arange(seen, device=rows.device)[None] <= rows[:, None]).to(raw.dtype)[None]
+    else:
+        open_ = raw.new_ones(1, count, seen)
+    if pattern.mask is not None:
+        mask = pattern.mask[batch if pattern.mask.shape[0] > 1 else 0][:, rows, :seen]
+        visible = seen_keys(mask)
+        open_ = visible.to(raw.dtype) * open_
+        if mask.dtype != torch.bool:
+            terms = torch.where(visible, mask, 0.0).to(raw.dtype)
+            if bool(terms.any()):
+                added, total = terms, total + terms
+    return Scores(raw, ratio, added, total, open_, pattern.sinks)
+
+
+def _backward_one(item: _Item, out: Tensor, state: AttentionState, sink: EdgeSink | None) -> None:
+    alive = torch.nonzero(item.gz.abs().amax((1, 2)) > 0).squeeze(1)
+    bias = item.gz.new_zeros(item.query.shape[0], len(item.gz))  # [H, T]
+    value_bias, address = state.value_bias.get(item.layer), state.address_bias.get(item.layer)
+    shift = None  # what a row's gradient makes of the bias part of the values [H, T]
+    if value_bias is not None:
+        repeated = value_bias.to(item.gz.dtype).repeat_interleave(item.query.shape[0] // item.groups, 0)
+        shift = (item.gz * repeated).sum(-1).T
+    key_bias = None if address is None else address.key[item.batch]
+    for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
+        bias[:, rows] = _tile(item, rows, None if shift is None else shift[:, rows], key_bias, sink)
+    if sink is None:
+        return
+    query, key, value = item.query, item.key, item.value
+    if value_bias is not None:
+        value = value - value_bias[:, None].to(value.dtype)
+    if address is not None:
+        query, key = query - address.query[item.batch], key - address.key[item.batch]
+        bias += (item.dq * address.query[item.batch]).sum(-1)
+    sink.take_heads(item.layer, (item.gz * out).sum(-1).T, bias, (item.dv * value).sum((0, 2)))
+    sink.take_queries(item.layer, (item.dq * query).sum(-1), (item.dk * key).sum((0, 2)))
+
+
+def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | None, sink: EdgeSink | None) -> Tensor:
+    """Work one tile of query `rows` [R]; give the bias of its heads [H, R] save that of the queries."""
+    whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
+    span = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
+    scaling, query = item.pattern.scaling, item.query[:, span]
+    scores = tile_scores(item.pattern, query, item.key, rows, item.batch)
+    rule = scores.rows()
+    heads, count, seen = scores.raw.shape
+    gradient = item.grouped(item.gz[span].transpose(0, 1))
+    g = torch.matmul(gradient, item.value[:, :seen].transpose(1, 2)).view(heads, count, seen)
+    weight, attention = rule.value, rule.attention
+    bias = g.new_zeros(heads, count)
+    if scores.sink is None:
+        ds = rule.address(g)
+    else:
+        ds = rule.address(functional.pad(g, (0, 1)))
+        bias += ds[..., -1] * scores.sink.to(g.dtype)[:, None]
+        ds, weight, attention = ds[..., :seen].contiguous(), weight[..., :seen].contiguous(), attention[..., :seen]
+    if scores.added is not None:
+        bias += (ds * scores.added).sum(-1)
+    factor = ds.mul_(HALF) if scores.ratio is None else ds.mul_(HALF).mul_(scores.ratio)
+    item.dv[:, :seen].baddbmm_(item.grouped(weight).transpose(1, 2), gradient)
+    item.dq[:, span] = torch.matmul(item.grouped(factor), item.key[:, :seen]).mul_(scaling).view_as(query)
+    item.dk[:, :seen].baddbmm_(item.grouped(factor).transpose(1, 2), item.grouped(query), alpha=scaling)
+    if sink is None:
+        return bias
+    if shift is not None:
+        bias += weight.sum(-1) * shift
+        g -= shift[..., None]
+    sink.take(item.layer, rows, attention, weight.mul_(g))
+    raw = scores.raw
+    if key_bias is not None:
+        from_bias = torch.matmul(item.grouped(query), key_bias[:, :seen].transpose(1, 2)).view_as(raw).mul_(scaling)
+        bias += (factor * from_bias).sum(-1)
+        raw = raw - from_bias
+    sink.take_keys(item.layer, rows, attention, factor.mul_(raw))
+    return bias

@@ -42,7 +42,7 @@ def admit_model(attributor: Attributor, method: Method) -> None:
     attributor.replay_gap = max(attributor.replay_gap, gap)
     scale = max(float(row.abs().max()), float(row.std()), 1e-6)
     if not gap <= (HALF_LOGIT_TOLERANCE if attributor.half else LOGIT_TOLERANCE) * scale:
-        raise UnsupportedModelError(f"{name}: the patched forward pass misses the model's own logits by {gap:.1e} (identity I0): not supported")
+        raise UnsupportedModelError(f"{name}: the patched pass misses the model's own logits by {gap:.1e} (identity I0): not supported")
     changed = ids.clone()
     changed[0, -1] = (changed[0, -1] + 1) % row.shape[0]
     with torch.no_grad():

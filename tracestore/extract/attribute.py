@@ -124,9 +124,7 @@ class Attributor:
             self.replay_gap = max(self.replay_gap, run.measure_replay_gap(attention_mask, position_ids))
         return run
 
-    def _forward(
-        self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, method: Method, *, keep: bool
-    ) -> Capture:
+    def _forward(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, method: Method, *, keep: bool) -> Capture:
         layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
         state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep)
         given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}

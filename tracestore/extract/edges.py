@@ -38,7 +38,7 @@ class EdgeCollector:
     """Collects the VALUE, KEY and QUERY edges of one target, which reads the logits at `positions` of batch row `batch`."""
 
     def __init__(self, shape: tuple[int, int, int], positions: Sequence[int], max_edges: int, like: Tensor, batch: int = 0) -> None:
-        layers, heads, length = shape
+        layers, heads, _ = shape
         self.shape, self.max_edges, self.batch = shape, max(int(max_edges), 1), batch
         self.positions = torch.tensor(list(positions), device=like.device)
         self.value, self.key = EdgeSums.zeros(shape, like), EdgeSums.zeros(shape, like)

@@ -89,7 +89,9 @@ def check_identities(attributor: Attributor, ids: Tensor, *, naive_tokens: int =
         "I3": lambda s: checks.residual_stream(s.run),
         "I4": lambda s: checks.norm_split(s.run),
         "I5": _direct_logits,
-        "I6": lambda s: float(np.abs(s.found.flows.attention_in[0] + s.found.flows.head_bias - s.found.flows.head_relevance).max()) / s.scale,
+        "I6": lambda s: (
+            float(np.abs(s.found.flows.attention_in[0] + s.found.flows.head_bias - s.found.flows.head_relevance).max()) / s.scale
+        ),
         "I7": lambda s: _naive(s, naive_tokens),
         "I8": lambda s: s.found.closure,
         "I9": lambda s: s.found.node_error,

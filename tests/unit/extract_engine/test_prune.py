@@ -13,7 +13,15 @@ from tracestore.model import PruningOptions
 def edges(*rows: tuple[int, int, int, int, float]) -> AttentionEdges:
     """Edges (layer, head, query, key, weight), largest first."""
     columns = [np.array(column) for column in zip(*rows, strict=True)]
-    return AttentionEdges(columns[0], columns[1], columns[2], columns[3], columns[4].astype(float), np.full(len(rows), 0.5), np.zeros(len(rows), dtype=np.int64))
+    return AttentionEdges(
+        columns[0],
+        columns[1],
+        columns[2],
+        columns[3],
+        columns[4].astype(float),
+        np.full(len(rows), 0.5),
+        np.zeros(len(rows), dtype=np.int64),
+    )
 
 
 EDGES = edges((1, 0, 2, 1, 4.0), (0, 1, 1, 0, -3.0), (0, 0, 0, 0, 2.0), (1, 1, 2, 2, 1.0))

@@ -1,0 +1,101 @@
+"""Traces of the method `secant`: their tables, what distinguishes them from `frozen`, and the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.command_line import ok
+from tests.support.conservation import conservation_errors
+from tests.support.tiny_text_model import save_tiny, tiny_loaded
+from tracestore import schema
+from tracestore.extract.loading import LoadedModel
+from tracestore.extract.plan import plan_trace
+from tracestore.extract.trace import trace
+from tracestore.model import Item, PruningOptions, Trace, TraceOptions
+
+ITEM = Item(prompt="It is in Paris. Where is the tower?", completion=" It is in Paris.", id="tower")
+ADDRESS = ("KEY.State.Head", "QUERY.State.Head")
+
+
+@pytest.fixture(scope="module")
+def loaded() -> LoadedModel:
+    return tiny_loaded()
+
+
+@pytest.fixture(scope="module")
+def found(loaded: LoadedModel) -> Trace:
+    return trace(loaded, ITEM, TraceOptions(method="secant", pruning=PruningOptions(0.7, 300)))
+
+
+def test_stored_graphs_conserve_with_their_address_edges(found: Trace) -> None:
+    assert found.header["method"] == "secant"
+    assert all(found.table(name).num_rows > 0 for name in ADDRESS)
+    assert conservation_errors(found) < 2e-4
+    for name, table in found.tables.items():
+        assert table.schema == schema.arrow_schema(name)
+
+
+def test_address_edges_are_ranked_together_with_values(found: Trace) -> None:
+    edges = [row for name in ("VALUE.State.Head", *ADDRESS) for row in found.table(name).to_pylist()]
+    heads = {row["dst"] for row in edges}
+    for head in heads:
+        mine = sorted((row for row in edges if row["dst"] == head), key=lambda row: row["rank"])
+        assert [row["rank"] for row in mine] == list(range(1, len(mine) + 1))
+        assert [abs(row["weight"]) for row in mine] == sorted((abs(row["weight"]) for row in mine), reverse=True)
+
+
+def test_direct_and_total_are_the_sum_of_both_channels(found: Trace) -> None:
+    for row in found.table("INFLUENCES.Token.Output").to_pylist():
+        assert row["direct"] == pytest.approx(row["direct_value"] + row["direct_address"], rel=1e-5)
+        assert row["total"] == pytest.approx(row["total_value"] + row["total_address"], rel=1e-5)
+        assert row["total_address"] >= row["direct_address"] > 0
+
+
+def test_address_sums_are_those_of_all_key_edges(loaded: LoadedModel) -> None:
+    whole = trace(loaded, "Paris is in", TraceOptions(method="secant", pruning=PruningOptions(1.0, 1 << 30)))
+    states = {row["local"]: row for row in whole.table("State").to_pylist()}
+    heads = {row["local"]: row for row in whole.table("Head").to_pylist()}
+    positions = {row["local"]: row["pos"] for row in whole.table("Token").to_pylist()}
+    total, direct = np.zeros(len(positions)), np.zeros(len(positions))
+    for edge in whole.table("KEY.State.Head").to_pylist():
+        total[states[edge["src"]]["pos"]] += abs(edge["weight"])
+        if heads[edge["dst"]]["pos"] == whole.outputs[0].row["pos"]:
+            direct[states[edge["src"]]["pos"]] += abs(edge["weight"])
+    for edge in whole.table("QUERY.State.Head").to_pylist():
+        assert states[edge["src"]]["pos"] == heads[edge["dst"]]["pos"]
+    for row in whole.table("INFLUENCES.Token.Output").to_pylist():
+        assert row["total_address"] == pytest.approx(total[positions[row["src"]]], rel=1e-3, abs=1e-6)
+        assert row["direct_address"] == pytest.approx(direct[positions[row["src"]]], rel=1e-3, abs=1e-6)
+
+
+def test_the_method_is_part_of_the_name_of_a_trace(loaded: LoadedModel) -> None:
+    names = {plan_trace(loaded, ITEM, TraceOptions(method=method)).trace_id for method in ("frozen", "secant")}
+    assert len(names) == 2
+
+
+def test_both_methods_explain_the_same_quantity(loaded: LoadedModel, found: Trace) -> None:
+    frozen = trace(loaded, ITEM)
+    assert frozen.table(ADDRESS[0]).num_rows == 0
+    for one, other in zip(frozen.outputs, found.outputs, strict=True):
+        assert one.row["explained"] == pytest.approx(other.row["explained"], abs=1e-5)
+    scores = [t.table("INFLUENCES.Token.Output")["score"].to_numpy() for t in (frozen, found)]
+    assert np.abs(scores[0] - scores[1]).max() > 1e-3
+
+
+def test_the_command_line_traces_loads_and_answers_by_secant(tmp_path: Path) -> None:
+    model, archive, store = save_tiny(tmp_path / "tiny"), tmp_path / "traces", tmp_path / "graph.lbug"
+    ok("ingest", "It is in Paris. Where", "--model", model, "--archive", archive, "--store", store, "--method", "secant", "--json")
+    (listed,) = ok("query", "list_traces", "--store", store, "--format", "json").json
+    assert listed["method"] == "secant"
+    why = ok("why", "--trace", listed["trace_id"], "--store", store, "--json").json
+    assert why["method"] == "secant"
+    now = ok("why", "It is in Paris. Where", "--model", model, "--method", "secant", "--json").json
+    assert now["trace_id"] == why["trace_id"]
+    assert now["outputs"][0]["drivers"][0]["text"] == why["outputs"][0]["drivers"][0]["text"]
+    assert ok("query", "check_conservation", "--store", store, "--format", "json").json == []
+    count = "MATCH (:State)-[e:KEY|QUERY]->(:Head) RETURN label(e) AS kind, count(*) AS n ORDER BY kind"
+    stored = {row["kind"]: row["n"] for row in ok("query", count, "--store", store, "--format", "json").json}
+    assert min(stored["KEY"], stored["QUERY"]) > 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,7 +12,13 @@ from tracestore.cli._output import print_table, write_json
 from tracestore.cli._progress import progress
 from tracestore.cli.load import report_json, report_text
 
+if TYPE_CHECKING:
+    from tracestore.load import RetentionReport
+
 app = typer.Typer(no_args_is_help=True, help="Make, look at and mend the graph store.")
+
+_RESUME = "what is deleted stays deleted; run the same command again to go on"
+_BYTES = "A file gives little back before `tracestore store rebuild`; a server uses the space again"
 
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 
@@ -107,17 +113,79 @@ def delete(
     yes: Yes = False,
     as_json: options.Json = False,
 ) -> None:
-    """Delete traces and remember that: `load` does not bring them back. The bytes go with `store rebuild`."""
+    """Delete traces and remember that: `load` does not bring them back. The embedded engine's bytes go with `store rebuild`."""
     from tracestore import api
 
     if not yes:
         typer.confirm(f"Delete {len(trace_ids)} traces from the store?", abort=True, err=True)
-    with api.open_store(store) as graph:
-        gone = graph.delete(trace_ids)
+    with resumable(_RESUME), api.open_store(store, create=False) as graph, progress("deleting", "traces", len(trace_ids)) as reporter:
+        report = graph.delete(trace_ids, progress=reporter.advance)
+    _say_deleted(report)
     if as_json:
-        write_json({"deleted": gone})
-    else:
-        say(f"{gone} traces deleted; their bytes stay in the file until `tracestore store rebuild`")
+        write_json(_retention_json(report))
+
+
+@app.command()
+def prune(
+    store: options.Store,
+    keep_last: Annotated[
+        int | None, typer.Option("--keep-last", min=0, help="Keep the newest so many (of those with the tag).", show_default=False)
+    ] = None,
+    older_than: Annotated[
+        str | None,
+        typer.Option("--older-than", help="Only traces older than this: 90s, 15m, 12h, 30d, 2w.", metavar="DURATION", show_default=False),
+    ] = None,
+    tag: Annotated[
+        list[str] | None, typer.Option("--tag", help="Only traces whose Items all have it; may be repeated.", metavar="TAG")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would go; delete nothing.")] = False,
+    yes: Yes = False,
+    as_json: options.Json = False,
+) -> None:
+    """Delete the traces that meet everything that is given, and remember that: `load` does not bring them back."""
+    from tracestore import api
+    from tracestore.load.retention import parse_duration
+
+    if keep_last is None and older_than is None and not tag:
+        raise typer.BadParameter("give --keep-last, --older-than or --tag", param_hint="'--keep-last'")
+    age = None if older_than is None else parse_duration(older_than)
+    with resumable(_RESUME), api.open_store(store, read_only=dry_run, create=False) as graph:
+        plan = graph.plan_prune(keep_last=keep_last, older_than_ms=age, tags=tag or ())
+        rows = [{"trace_id": one.trace_id, "created_at": one.created_at, "n_tokens": one.n_tokens} for one in plan.goes]
+        found: dict[str, object] = {"dry_run": dry_run, "traces": rows, "stays": plan.stays, "shared": plan.shared}
+        if plan.shared:
+            say(f"{plan.shared:,} traces with the tag stay: an Item without it asked for them too")
+        if not dry_run and plan.goes:
+            if not yes:
+                typer.confirm(f"Delete {len(plan.goes):,} traces and keep {plan.stays:,}?", abort=True, err=True)
+            with progress("deleting", "traces", len(plan.goes)) as reporter:
+                report = graph.prune(plan, progress=reporter.advance)
+            _say_deleted(report)
+            found |= _retention_json(report)
+    if dry_run or not plan.goes:
+        say(
+            f"{len(plan.goes):,} traces would go, {plan.stays:,} would stay"
+            if dry_run
+            else f"nothing to delete; {plan.stays:,} traces stay"
+        )
+    if as_json:
+        write_json(found)
+    elif dry_run:
+        print_table(["trace_id", "created_at", "n_tokens"], rows)
+
+
+def _retention_json(report: RetentionReport) -> dict[str, object]:
+    return {
+        "deleted": report.deleted,
+        "seconds": round(report.seconds, 3),
+        "bytes_before": report.bytes_before,
+        "bytes_after": report.bytes_after,
+    }
+
+
+def _say_deleted(report: RetentionReport) -> None:
+    size = f"; {report.bytes_before / 1e6:,.1f} MB became {report.bytes_after / 1e6:,.1f} MB" if report.bytes_before else ""
+    say(f"{report.deleted:,} traces deleted in {report.seconds:.1f} s{size}. {_BYTES}")
 
 
 @app.command()

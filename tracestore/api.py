@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tracestore.extract.loading import Dtype, LoadedModel
     from tracestore.extract.validate import ValidationReport
     from tracestore.ingest import IngestSummary
-    from tracestore.load import LoadPlan, LoadSummary
+    from tracestore.load import LoadPlan, LoadSummary, PrunePlan, RetentionReport
     from tracestore.store.base import CheckReport, LoadLevel, LoadReport, Progress, Result, Store, StoreStatus
 
 DEMO_MODEL: Final = "demo"
@@ -224,9 +224,21 @@ class GraphStore:
 
         return attach_output(archive, self.engine, output_id)
 
-    def delete(self, trace_ids: Sequence[str]) -> int:
-        """Delete traces; the next `load` does not bring them back. Give how many were there."""
-        return self.engine.evict(trace_ids)
+    def delete(self, trace_ids: Sequence[str], *, progress: Progress | None = None) -> RetentionReport:
+        """Delete traces; the next `load` does not bring them back. The report says how many were there."""
+        from tracestore.load import delete_traces
+
+        return delete_traces(self.engine, trace_ids, progress=progress)
+
+    def plan_prune(self, *, keep_last: int | None = None, older_than_ms: int | None = None, tags: Sequence[str] = ()) -> PrunePlan:
+        """Say which traces a retention rule takes: those that meet all that is given (see `tracestore.load.retention.Rule`)."""
+        from tracestore.load import Rule, plan_prune
+
+        return plan_prune(self.engine, Rule(keep_last, older_than_ms, tuple(tags)))
+
+    def prune(self, plan: PrunePlan, *, progress: Progress | None = None) -> RetentionReport:
+        """Delete what a plan takes; the next `load` does not bring it back."""
+        return self.delete([one.trace_id for one in plan.goes], progress=progress)
 
     def migrate(self) -> Sequence[str]:
         """Apply the schema migrations that are missing; give their names."""

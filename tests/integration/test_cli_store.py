@@ -54,7 +54,10 @@ def test_the_summary_level_leaves_the_mechanism_out_and_attach_brings_it(archive
 
 def test_deleting_is_remembered_and_rebuilding_keeps_it_so(archive: Path, store: Path) -> None:
     trace_id = Archive(archive).trace_ids()[0]
-    assert ok("store", "delete", trace_id, "--store", store, "--yes", "--json").json == {"deleted": 1}
+    report = ok("store", "delete", trace_id, "--store", store, "--yes", "--json").json
+    assert report["deleted"] == 1
+    assert report["bytes_before"] > 0
+    assert report["seconds"] > 0
     assert ready(store) == COUNT - 1
     assert ok("load", "--archive", archive, "--store", store, "--json").json["loaded"] == 0
     assert ok("store", "rebuild", "--archive", archive, "--store", store, "--json").json["loaded"] == COUNT - 1

@@ -6,5 +6,20 @@ from tracestore.load.attaching import attach_output
 from tracestore.load.loading import LoadSummary, PartialLoadError, load_archive
 from tracestore.load.planning import LoadPlan, plan_empty, plan_load
 from tracestore.load.rebuilding import rebuild_store
+from tracestore.load.retention import PrunePlan, RetentionReport, Rule, delete_traces, plan_prune
 
-__all__ = ["LoadPlan", "LoadSummary", "PartialLoadError", "attach_output", "load_archive", "plan_empty", "plan_load", "rebuild_store"]
+__all__ = [
+    "LoadPlan",
+    "LoadSummary",
+    "PartialLoadError",
+    "PrunePlan",
+    "RetentionReport",
+    "Rule",
+    "attach_output",
+    "delete_traces",
+    "load_archive",
+    "plan_empty",
+    "plan_load",
+    "plan_prune",
+    "rebuild_store",
+]

@@ -52,7 +52,8 @@ def read_credentials(environment: Mapping[str, str] | None = None) -> Credential
     return Credentials(values.get("NEO4J_USERNAME") or "neo4j", password, values.get("NEO4J_DATABASE") or "neo4j")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Does this name mean this machine, without asking anybody?"""
     if host == "localhost":
         return True
     try:
@@ -80,7 +81,7 @@ def check_url(url: str, *, allow_plain: bool | None = None) -> str:
         raise BadInputError(f"{parts.scheme}://{host} takes no path and no parameters: the database is named by NEO4J_DATABASE")
     plain = "+" not in parts.scheme
     permitted = os.environ.get(ALLOW_PLAIN) == "1" if allow_plain is None else allow_plain
-    if plain and not permitted and not _is_loopback(host):
+    if plain and not permitted and not is_loopback(host):
         raise BadInputError(
             f"{parts.scheme}://{host} would send password and prompts unencrypted over the network: "
             f"use {parts.scheme}+s://, or set {ALLOW_PLAIN}=1 where the network itself is private"

@@ -11,10 +11,14 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 from tracestore import schema
+from tracestore.errors import StoreError
 from tracestore.store.base import CheckReport, StoreStatus
+from tracestore.store.neo4j.connection import is_loopback
 from tracestore.store.neo4j.conservation import conservation_problems
 from tracestore.store.neo4j.database import Database
 from tracestore.store.neo4j.ddl import schema_names
@@ -38,7 +42,7 @@ def read_status(database: Database, url: str, version: str) -> StoreStatus:
         nodes=nodes,
         edges=edges,
         traces=traces,
-        bytes=_store_bytes(database),
+        bytes=_store_bytes(database, url),
     )
 
 
@@ -46,15 +50,19 @@ def _count(database: Database, query: str) -> int:
     return int(database.rows(query)[0][0])
 
 
-def _store_bytes(database: Database) -> int:
-    """Ask the server how large the database's files are; 0 where it does not tell."""
-    query = (
-        "CALL dbms.queryJmx('*:name=Store sizes,*') YIELD attributes "
-        "UNWIND keys(attributes) AS key WITH key, attributes[key] AS a RETURN key, a.value"
-    )
-    sizes = {str(key): value for key, value in database.rows(query)}
-    total = sizes.get("TotalStoreSize")
-    return int(total) if total is not None else 0
+def _store_bytes(database: Database, url: str) -> int:
+    """Add up the database's files; 0 where they are not on this machine (a server does not tell over Bolt how large they are)."""
+    if not is_loopback(urlsplit(url).hostname or ""):
+        return 0
+    try:
+        found = database.rows("SHOW SETTINGS YIELD name, value WHERE name = 'server.directories.data' RETURN value")
+    except StoreError:  # a user who may not look at settings
+        return 0
+    folder = Path(str(found[0][0])) / "databases" / database.name if found else Path()
+    try:
+        return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) if found else 0
+    except OSError:  # another user's server, or a file that has just gone
+        return 0
 
 
 def missing_schema(database: Database) -> list[str]:

@@ -11,7 +11,7 @@ from tests.support.oracle import Oracle, Row
 from tracestore.query import entry, run_named
 from tracestore.store import open_engine
 from tracestore.store.base import Store
-from tracestore.store.neo4j.writing import LoadSettings
+from tracestore.store.neo4j.writers import LoadSettings
 
 ENGINES: dict[str, Callable[[Path], Store]] = {
     "ladybug": lambda folder: open_engine(str(folder / "graph.lbug")),

@@ -17,7 +17,7 @@ from tracestore.model import Trace
 from tracestore.store import open_engine
 from tracestore.store.base import Limits
 from tracestore.store.neo4j.store import Neo4jStore
-from tracestore.store.neo4j.writing import LoadSettings
+from tracestore.store.neo4j.writers import LoadSettings
 
 
 @pytest.fixture

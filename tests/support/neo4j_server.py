@@ -32,7 +32,7 @@ from tracestore.store.neo4j.connection import Credentials, make_driver, read_cre
 from tracestore.store.neo4j.jars import fetch_jars, java_for
 from tracestore.store.neo4j.local import LocalServer, Sizes
 from tracestore.store.neo4j.store import Neo4jStore, open_neo4j
-from tracestore.store.neo4j.writing import LoadSettings
+from tracestore.store.neo4j.writers import LoadSettings
 
 IMAGE = "neo4j:5.26.30-community"
 VERSION = os.environ.get("TRACESTORE_TEST_NEO4J", "5.26.30")

@@ -18,11 +18,13 @@ from tests.support.synthetic import make_traces
 from tracestore import schema
 from tracestore.errors import BadInputError
 from tracestore.store.migration_files import known_migrations
+from tracestore.store.neo4j import loading
 from tracestore.store.neo4j.cleaning import number_runs
 from tracestore.store.neo4j.ddl import schema_names, schema_script
 from tracestore.store.neo4j.holder import Holder, is_dead, this_process
 from tracestore.store.neo4j.loading import share_out
 from tracestore.store.neo4j.store import settings_from_environment
+from tracestore.store.neo4j.writers import LoadSettings, Pace
 from tracestore.store.neo4j.writing import Piece, edge_statement, halves, node_statement, to_rows
 from tracestore.store.staging import stage
 
@@ -80,18 +82,45 @@ def test_number_runs_cover_exactly_the_numbers(numbers: list[int]) -> None:
     assert all(after[0] > before[1] + 1 for before, after in pairwise(runs))
 
 
-def test_shares_are_disjoint_complete_and_even() -> None:
+def test_groups_are_disjoint_complete_and_largest_first() -> None:
     traces = make_traces(7, n_tokens=5) + make_traces(1, first_seed=90, n_tokens=30)
     bundle = bundle_of(traces)
-    shares = share_out(bundle, range(8), 3)
-    assert sorted(ordinal for share in shares for ordinal in share) == list(range(8))
-    assert shares[0] == [7]  # the one large trace is as much as all the others
-    assert share_out(bundle, [2, 5], 4) == [[2], [5]] or share_out(bundle, [2, 5], 4) == [[5], [2]]
+    groups = share_out(bundle, range(8), LoadSettings(writers=3))
+    assert sorted(ordinal for group in groups for ordinal in group) == list(range(8))
+    assert (len(groups), groups[0]) == (3, [7])  # the one large trace is as much as all the others
+    assert sorted(share_out(bundle, [2, 5], LoadSettings(writers=4))) == [[2], [5]]
+    assert len(share_out(bundle, range(8), LoadSettings(writers=1))) == 1
+    assert len(share_out(bundle, range(8), LoadSettings(batch_rows=200, writers=2))) == 6  # three for each writer: each fills a batch
     whole, parts = (
         stage(bundle, dict(enumerate(range(1, 9))), "mechanism"),
-        [stage(bundle, {o: o + 1 for o in share}, "mechanism") for share in shares],
+        [stage(bundle, {o: o + 1 for o in group}, "mechanism") for group in groups],
     )
     assert sum(part.edge_count for part in parts) == whole.edge_count
+
+
+def test_a_group_takes_no_more_rows_than_one_writer_should_hold(monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = make_traces(8)
+    bundle = bundle_of(traces)
+    each = sum(table.num_rows for table in bundle.tables.values()) // 8
+    monkeypatch.setattr(loading, "GROUP_ROWS", 2 * each)
+    assert 4 <= len(share_out(bundle, range(8), LoadSettings(writers=1))) <= 5
+
+
+def test_the_pace_slows_down_at_once_and_recovers_slowly() -> None:
+    pace = Pace(10_000)
+    assert pace.refused(10_000)
+    assert pace.refused(5_000)
+    assert pace.rows == 2_500
+    for _ in range(49):
+        pace.passed()
+    assert pace.rows == 2_500
+    pace.passed()
+    assert pace.rows == 5_000
+    for _ in range(200):
+        pace.passed()
+    assert pace.rows == 10_000
+    assert not pace.refused(150)
+    assert pace.rows == 100
 
 
 def test_a_dead_process_of_this_machine_is_known_to_be_dead() -> None:

@@ -14,8 +14,7 @@ from tracestore.store.neo4j import ledger
 from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.database import Database
 from tracestore.store.neo4j.holder import this_process
-from tracestore.store.neo4j.loading import Load
-from tracestore.store.neo4j.writing import LoadSettings
+from tracestore.store.neo4j.writers import Load, LoadSettings
 from tracestore.store.staging import stage_mechanism
 
 if TYPE_CHECKING:
@@ -54,7 +53,8 @@ def attach_output(database: Database, bundle: TraceBundle, output_id: str, setti
     """Attach one output. Nothing happens when its mechanism is there already."""
     started = time.perf_counter()
     ordinal, local = _find_in_bundle(bundle, output_id)
-    clean_orphans(database)
+    if ledger.has_orphans(database):
+        clean_orphans(database)
     record, uid, present = _find_in_store(database, output_id)
     if uid & _LOCAL != local:
         raise BadInputError(
@@ -78,10 +78,9 @@ def attach_output(database: Database, bundle: TraceBundle, output_id: str, setti
 
     database.write(claim, "a claim")
     try:
-        load.write_all([staged], None)
+        load.write_all([lambda: staged], None)
         database.write(flip, "the last step of an attach")
     except BaseException:
         load.abandon()
         raise
-    clean_orphans(database)
     return LoadReport((record.trace_id,), (), staged.node_count, staged.edge_count, time.perf_counter() - started)

@@ -3,7 +3,7 @@
 StoreMigration  what was applied, with checksum and time
 StoreCounter    the highest trace_no ever given out; whoever claims traces locks it
 StoreTrace      one per trace id: READY or EVICTED, its trace_no and its row counts
-StoreLease      one per load that is at work: who, on which machine, until when (the server's clock)
+StoreLease      one per writer of a load that is at work: who, on which machine, until when (the server's clock)
 StoreClaim      one per trace number that a lease holds: what to delete when the lease is dead
 StoreBatch      one per batch that arrived, written in the batch's own transaction
 """

@@ -2,7 +2,8 @@
 
 A load holds a lease (until when, by the *server's* clock) and claims, one per trace number. The claims of a lease that is gone name
 what must be deleted. Everyone who claims or buries locks the counter node first, so these steps happen one after the other; whoever
-writes rows locks its own lease last in each transaction, so that nothing is written once a lease was buried.
+writes rows locks its own part of the lease last in each transaction, so that nothing is written once a lease was buried. A lease has a
+part for every writer of its load: on a single node their commits would wait for each other. It lives as long as any of its parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tracestore.errors import ShortCountError, StoreLockedError
 from tracestore.schema import UID_BITS
-from tracestore.store.neo4j.database import rows
+from tracestore.store.neo4j.database import Database, rows
 from tracestore.store.neo4j.holder import Holder, is_dead
 
 if TYPE_CHECKING:
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 ClaimKind = Literal["load", "retire", "attach"]
 
+LOST_LEASE: Final = "this load was silent for longer than its lease and another process may have taken over; load again"
+_MARKERS_AT_ONCE: Final = 2_000
 _LOCK: Final = "MERGE (c:StoreCounter {name: 'trace_no'}) ON CREATE SET c.value = 0 SET c.touched = timestamp() RETURN c.value"
 
 
@@ -55,6 +58,14 @@ class Choice:
     busy: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Flipped:
+    """What a load made visible, and whether it left anything to delete (an older generation, what was evicted meanwhile)."""
+
+    visible: tuple[str, ...]
+    leftovers: bool
+
+
 def lock_counter(transaction: neo4j.Transaction) -> int:
     """Take the lock that keeps claims apart until this transaction ends; give the highest number given out."""
     return int(rows(transaction, _LOCK)[0][0])
@@ -66,25 +77,57 @@ def raise_counter(transaction: neo4j.Transaction, value: int) -> None:
         rows(transaction, "MATCH (c:StoreCounter {name: 'trace_no'}) SET c.value = $value", {"value": value})
 
 
-def bury_dead(transaction: neo4j.Transaction) -> int:
-    """Remove the leases that ended or whose holder is dead; give how many. Hold the counter's lock."""
-    found = rows(transaction, "MATCH (l:StoreLease) RETURN l.load_id, l.machine, l.process, l.expires_at <= timestamp()")
-    dead = [load_id for load_id, machine, process, ended in found if ended or is_dead(Holder(machine, process))]
-    if dead:
+_LEASES: Final = (
+    "MATCH (l:StoreLease) WITH coalesce(l.part_of, l.load_id) AS load, l "
+    "RETURN load, collect(l.load_id), head(collect(l.machine)), head(collect(l.process)), max(l.expires_at) <= timestamp()"
+)
+_LEFT: Final = "MATCH (k:StoreClaim) WHERE NOT EXISTS { MATCH (l:StoreLease {load_id: k.load_id}) } "
+
+
+def lease_part(load_id: str, writer: int) -> str:
+    """Name the part of a load's lease that a writer holds; the first writer has the lease itself."""
+    return load_id if writer == 0 else f"{load_id}/{writer}"
+
+
+def _dead_parts(leases: Sequence[Sequence[Any]]) -> list[str]:
+    return [part for _, parts, machine, process, ended in leases if ended or is_dead(Holder(machine, process)) for part in parts]
+
+
+def bury_dead(transaction: neo4j.Transaction) -> None:
+    """Remove the leases that ended or whose holder is dead. Hold the counter's lock."""
+    if dead := _dead_parts(rows(transaction, _LEASES)):
         rows(transaction, "MATCH (l:StoreLease) WHERE l.load_id IN $dead DELETE l", {"dead": dead})
-    return len(dead)
 
 
-def _lease(transaction: neo4j.Transaction, load_id: str, holder: Holder, lease_ms: int) -> None:
+def has_orphans(database: Database) -> bool:
+    """Tell whether there is something to clean, or a dead lease to bury. Takes no lock."""
+    return bool(_dead_parts(database.rows(_LEASES))) or database.rows(_LEFT + "RETURN count(k) > 0") == [[True]]
+
+
+def _lease(transaction: neo4j.Transaction, load_id: str, holder: Holder, lease_ms: int, writers: int = 1) -> None:
     rows(
         transaction,
-        "CREATE (:StoreLease {load_id: $id, machine: $machine, process: $process, expires_at: timestamp() + $ms})",
-        {"id": load_id, "machine": holder.machine, "process": holder.process, "ms": lease_ms},
+        "UNWIND $parts AS part CREATE (:StoreLease {load_id: part[0], part_of: part[1], machine: $machine, process: $process, "
+        "expires_at: timestamp() + $ms})",
+        {
+            "parts": [[lease_part(load_id, number), load_id if number else None] for number in range(writers)],
+            "machine": holder.machine,
+            "process": holder.process,
+            "ms": lease_ms,
+        },
     )
 
 
 def claim_traces(
-    transaction: neo4j.Transaction, load_id: str, holder: Holder, wanted: Sequence[str], *, replace: bool, floor: int, lease_ms: int
+    transaction: neo4j.Transaction,
+    load_id: str,
+    holder: Holder,
+    wanted: Sequence[str],
+    *,
+    replace: bool,
+    floor: int,
+    lease_ms: int,
+    writers: int,
 ) -> Choice:
     """Choose what to load, give out numbers, note lease and claims. READY traces up to number `floor` count as absent (a rebuild)."""
     counter = lock_counter(transaction)
@@ -110,7 +153,7 @@ def claim_traces(
         return Choice({trace_id: int(number) for trace_id, number in held}, tuple(skipped), tuple(busy))
     numbers = {trace_id: counter + index + 1 for index, trace_id in enumerate(chosen)}
     if numbers:
-        _lease(transaction, load_id, holder, lease_ms)
+        _lease(transaction, load_id, holder, lease_ms, writers)
         made = [[f"load:{number}", trace_id, number, was[trace_id]] for trace_id, number in numbers.items()]
         rows(
             transaction,
@@ -147,7 +190,7 @@ def hold_lease(transaction: neo4j.Transaction, load_id: str, lease_ms: int) -> b
 def require_lease(transaction: neo4j.Transaction, load_id: str, lease_ms: int) -> None:
     """Hold the lease. Raises StoreLockedError when it was buried: another process took over."""
     if not hold_lease(transaction, load_id, lease_ms):
-        raise StoreLockedError("this load was silent for longer than its lease and another process may have taken over; load again")
+        raise StoreLockedError(LOST_LEASE)
 
 
 def _check_batches(transaction: neo4j.Transaction, load_id: str, expected: int) -> None:
@@ -156,9 +199,14 @@ def _check_batches(transaction: neo4j.Transaction, load_id: str, expected: int) 
         raise ShortCountError(f"{expected} rows were sent and {arrived} arrived; nothing of them is visible, load again")
 
 
+_END_LEASE: Final = "MATCH (l:StoreLease) WHERE l.load_id = $id OR l.part_of = $id DELETE l"
+
+
 def _end(transaction: neo4j.Transaction, load_id: str) -> None:
+    """Delete claims, lease and the batches' markers; of very many markers the rest is left to the next cleaning."""
     rows(transaction, "MATCH (k:StoreClaim {load_id: $id}) DELETE k", {"id": load_id})
-    rows(transaction, "MATCH (l:StoreLease {load_id: $id}) DELETE l", {"id": load_id})
+    rows(transaction, "MATCH (b:StoreBatch {load_id: $id}) WITH b LIMIT $most DELETE b", {"id": load_id, "most": _MARKERS_AT_ONCE})
+    rows(transaction, _END_LEASE, {"id": load_id})
 
 
 def write_records(transaction: neo4j.Transaction, entries: Sequence[Record]) -> None:
@@ -178,8 +226,8 @@ def _retire(transaction: neo4j.Transaction, trace_ids: Sequence[str]) -> int:
     return int(rows(transaction, query, {"ids": list(trace_ids)})[0][0])
 
 
-def flip(transaction: neo4j.Transaction, load_id: str, new: Sequence[Record], expected: int, lease_ms: int) -> tuple[str, ...]:
-    """Make new traces visible and old generations invisible; give the ids that became visible.
+def flip(transaction: neo4j.Transaction, load_id: str, new: Sequence[Record], expected: int, lease_ms: int) -> Flipped:
+    """Make new traces visible and old generations invisible.
 
     A trace that was evicted while it loaded does not become visible. Raises ShortCountError, StoreLockedError.
     """
@@ -190,7 +238,7 @@ def flip(transaction: neo4j.Transaction, load_id: str, new: Sequence[Record], ex
     if not hold_lease(transaction, load_id, lease_ms):
         now = {row[0]: row[1:3] for row in rows(transaction, query, {"ids": [e.trace_id for e in new], "load": load_id})}
         if all(now[e.trace_id] == ["READY", e.trace_no] for e in new):
-            return tuple(e.trace_id for e in new)  # committed before, and the answer was lost
+            return Flipped(tuple(e.trace_id for e in new), True)  # committed before, and the answer was lost
         require_lease(transaction, load_id, lease_ms)
     _check_batches(transaction, load_id, expected)
     rows(transaction, "MATCH (t:StoreTrace) WHERE t.trace_id IN $ids SET t.touched = timestamp()", {"ids": [e.trace_id for e in new]})
@@ -200,7 +248,7 @@ def flip(transaction: neo4j.Transaction, load_id: str, new: Sequence[Record], ex
         if row[1] == "EVICTED" and row[3] != "EVICTED"
     }
     visible = [entry for entry in new if entry.trace_id not in evicted]
-    _retire(transaction, [entry.trace_id for entry in visible])
+    retired = _retire(transaction, [entry.trace_id for entry in visible])
     flipped = rows(
         transaction,
         "UNWIND $rows AS r MATCH (t:Trace {uid: r[0]}) SET t.ready_id = t.trace_id, t.status = 'READY' RETURN count(t)",
@@ -215,7 +263,7 @@ def flip(transaction: neo4j.Transaction, load_id: str, new: Sequence[Record], ex
         {"load": load_id, "ids": sorted(evicted)},
     )
     _end(transaction, load_id)
-    return tuple(entry.trace_id for entry in visible)
+    return Flipped(tuple(entry.trace_id for entry in visible), bool(retired or evicted))
 
 
 def flip_attached(transaction: neo4j.Transaction, load_id: str, entry: Record, output_uid: int, expected: int, lease_ms: int) -> None:
@@ -247,17 +295,14 @@ def evict(transaction: neo4j.Transaction, trace_ids: Sequence[str]) -> int:
 
 def abandon(transaction: neo4j.Transaction, load_id: str) -> None:
     """Give the lease back: what its claims name will be cleaned."""
-    rows(transaction, "MATCH (l:StoreLease {load_id: $id}) DELETE l", {"id": load_id})
+    rows(transaction, _END_LEASE, {"id": load_id})
 
 
 def orphans(transaction: neo4j.Transaction) -> list[Claim]:
     """Bury the dead, then list the claims that no lease stands behind."""
     lock_counter(transaction)
     bury_dead(transaction)
-    query = (
-        "MATCH (k:StoreClaim) WHERE NOT EXISTS { MATCH (l:StoreLease {load_id: k.load_id}) } "
-        "RETURN k.claim_id, k.kind, k.trace_id, k.trace_no, coalesce(k.output_uid, 0) ORDER BY k.trace_no"
-    )
+    query = _LEFT + "RETURN k.claim_id, k.kind, k.trace_id, k.trace_no, coalesce(k.output_uid, 0) ORDER BY k.trace_no"
     return [Claim(*row) for row in rows(transaction, query)]
 
 

@@ -15,7 +15,7 @@ from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.connection import Credentials, check_url, make_driver, read_credentials, server_version, translated
 from tracestore.store.neo4j.database import PATIENCE_S, Database
 from tracestore.store.neo4j.migrations import apply_migrations, pending_migrations
-from tracestore.store.neo4j.writing import LoadSettings
+from tracestore.store.neo4j.writers import LoadSettings, Pace
 
 if TYPE_CHECKING:
     import neo4j
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 CAPABILITIES: Final = Capabilities(dialect="neo4j", secondary_indexes=True, parallel_loaders=True)
 _WRITERS: Final = "TRACESTORE_WRITERS"
+_MOST_WRITERS: Final = 64
 
 
 def settings_from_environment() -> LoadSettings:
@@ -30,9 +31,13 @@ def settings_from_environment() -> LoadSettings:
     text = os.environ.get(_WRITERS, "")
     if not text:
         return LoadSettings()
-    if not text.isdigit() or not 1 <= int(text) <= 64:
-        raise BadInputError(f"{_WRITERS} must be a number from 1 to 64")
-    return LoadSettings(writers=int(text))
+    return LoadSettings(writers=_checked(int(text) if text.isdigit() else 0))
+
+
+def _checked(writers: int) -> int:
+    if not 1 <= writers <= _MOST_WRITERS:
+        raise BadInputError(f"the number of writers ({_WRITERS}) must be from 1 to {_MOST_WRITERS}")
+    return writers
 
 
 def open_neo4j(
@@ -52,7 +57,7 @@ def open_neo4j(
     checked = check_url(url, allow_plain=allow_plain)
     who = credentials or read_credentials()
     chosen = settings or settings_from_environment()
-    database = Database(make_driver(checked, who, connections=chosen.writers + 8), who.database, patience_s=patience_s)
+    database = Database(make_driver(checked, who, connections=_MOST_WRITERS + 16), who.database, patience_s=patience_s)
     try:
         with translated("a connection"):
             database.driver.verify_connectivity()
@@ -80,6 +85,7 @@ class Neo4jStore:
         self._version = version
         self._settings = settings
         self._read_only = read_only
+        self._pace = Pace(settings.batch_rows)
         self._floor = 0  # READY traces up to this number are of an old generation: a rebuild replaces them
 
     @property
@@ -135,8 +141,10 @@ class Neo4jStore:
         """
         from tracestore.store.neo4j.loading import load_bundle
 
-        settings = self._settings if writers is None else with_changes(self._settings, writers=writers)
-        return load_bundle(self._write(), bundle, level=level, replace=replace, floor=self._floor, settings=settings, progress=progress)
+        settings = self._settings if writers is None else with_changes(self._settings, writers=_checked(writers))
+        return load_bundle(
+            self._write(), bundle, level=level, replace=replace, floor=self._floor, settings=settings, pace=self._pace, progress=progress
+        )
 
     def attach(self, bundle: TraceBundle, output_id: str) -> LoadReport:
         """Add the mechanism level of one Output whose trace is READY; `bundle` holds that trace.

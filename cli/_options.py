@@ -70,6 +70,17 @@ OptionalStore = Annotated[
 MethodOption = Annotated[
     Method, typer.Option("--method", help="frozen: what attention copied; secant: also why it looked there (KEY and QUERY edges).")
 ]
+Writers = Annotated[
+    int | None,
+    typer.Option(
+        "--writers",
+        envvar="TRACESTORE_WRITERS",
+        min=1,
+        max=64,
+        help="Writers side by side, on disjoint traces; a file has one whatever this says [default: 1].",
+        show_default=False,
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout instead of text.")]
 LevelOption = Annotated[
     Level | None,

@@ -7,7 +7,7 @@ from tracestore.cli import _tracing as tracing
 from tracestore.cli._errors import resumable, say
 from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
-from tracestore.cli.load import report_json, report_text
+from tracestore.cli.load import report_text, summary_json
 from tracestore.cli.trace import RESUME, Errors, KeyFile, NoText
 
 
@@ -29,6 +29,7 @@ def ingest(
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     level: options.LevelOption = None,
+    writers: options.Writers = None,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     no_text: NoText = False,
@@ -66,13 +67,14 @@ def ingest(
                 chosen,
                 level=level.value if level else None,
                 expected_items=total,
+                writers=writers,
                 progress=reporter.advance,
                 errors_path=errors,
                 strict=prompt is not None,
                 text_key=key,
             )
     if as_json:
-        write_json(tracing.summary_json(summary.traced) | {"load": report_json(summary.loaded), "seconds": round(summary.seconds, 3)})
+        write_json(tracing.summary_json(summary.traced) | {"load": summary_json(summary.loaded), "seconds": round(summary.seconds, 3)})
     tracing.say_summary(summary.traced)
     say(report_text(summary.loaded))
     if summary.loaded.message:

@@ -10,6 +10,7 @@ from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
 
 if TYPE_CHECKING:
+    from tracestore.load import LoadSummary
     from tracestore.store.base import LoadReport
 
 
@@ -17,29 +18,47 @@ def load(
     archive: options.Archive,
     store: options.Store,
     level: options.LevelOption = None,
+    writers: options.Writers = None,
     as_json: options.Json = False,
 ) -> None:
     """Load what the archive holds and the store does not. Safe to repeat and to interrupt."""
     from tracestore import api
+    from tracestore.load import PartialLoadError
 
     source = api.open_archive(archive)
+    failed: PartialLoadError | None = None
     with (
         resumable("traces already loaded are kept; run the same command again to go on"),
         api.open_store(store) as graph,
         progress("loading", "edges") as reporter,
     ):
-        report = graph.load(
-            source,
-            level=level.value if level else None,
-            progress=reporter.advance,
-            on_plan=lambda plan: reporter.expect(plan.edges),
-        )
+        try:
+            report = graph.load(
+                source,
+                level=level.value if level else None,
+                progress=reporter.advance,
+                on_plan=lambda plan: reporter.expect(plan.edges),
+                writers=writers,
+            )
+        except PartialLoadError as error:
+            report, failed = error.summary, error
     if as_json:
-        write_json(report_json(report) | {"level": report.level})
+        write_json(summary_json(report))
     else:
         say(report_text(report))
     if report.message:
         say(report.message)
+    if failed is not None:
+        raise failed
+
+
+def summary_json(summary: LoadSummary) -> dict[str, object]:
+    """Give a LoadSummary as JSON: the counts, the level, and what became of each package."""
+    packages = [
+        {"package_id": one.package_id, "wanted": one.wanted, "loaded": one.loaded, "busy": one.busy, "failure": one.failure or None}
+        for one in summary.packages
+    ]
+    return report_json(summary) | {"level": summary.level, "busy": len(summary.busy), "packages": packages}
 
 
 def report_json(report: LoadReport) -> dict[str, object]:

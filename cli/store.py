@@ -193,6 +193,7 @@ def rebuild(
     store: options.Store,
     archive: options.Archive,
     level: options.LevelOption = None,
+    writers: options.Writers = None,
     as_json: options.Json = False,
 ) -> None:
     """Make the store anew from the archive, and put it in the old one's place when it is complete."""
@@ -208,6 +209,7 @@ def rebuild(
             level=level.value if level else None,
             progress=reporter.advance,
             on_plan=lambda plan: reporter.expect(plan.edges),
+            writers=writers,
         )
     if as_json:
         write_json(report_json(report))

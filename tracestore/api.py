@@ -110,6 +110,7 @@ def ingest_items(
     *,
     level: LoadLevel | None = None,
     expected_items: int | None = None,
+    writers: int | None = None,
     progress: Progress | None = None,
     errors_path: Path | None = None,
     strict: bool = False,
@@ -126,6 +127,7 @@ def ingest_items(
         options,
         level=level,
         expected_items=expected_items,
+        writers=writers,
         progress=progress,
         errors_path=errors_path,
         strict=strict,
@@ -150,11 +152,12 @@ def rebuild_store(
     level: LoadLevel | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[LoadPlan], None] | None = None,
+    writers: int | None = None,
 ) -> LoadSummary:
     """Make the store anew from the archive; it takes the old one's place when it is complete. Deleted bytes are gone then."""
     from tracestore.load import rebuild_store as run
 
-    return run(archive, str(url), level=level, progress=progress, on_plan=on_plan)
+    return run(archive, str(url), level=level, progress=progress, on_plan=on_plan, writers=writers)
 
 
 def export_archive(
@@ -209,14 +212,16 @@ class GraphStore:
         level: LoadLevel | None = None,
         progress: Progress | None = None,
         on_plan: Callable[[LoadPlan], None] | None = None,
+        writers: int | None = None,
     ) -> LoadSummary:
         """Load what the archive holds and the store does not; `level` None takes mechanism up to 1 000 outputs, else summary.
 
-        `progress` is told the edges just stored, `on_plan` what will be done. Raises PartialSuccessError when a package is damaged.
+        `progress` is told the edges just stored, `on_plan` what will be done; `writers` work side by side on a server. Raises
+        PartialSuccessError when a package is damaged.
         """
         from tracestore.load import load_archive
 
-        return load_archive(archive, self.engine, level=level, progress=progress, on_plan=on_plan)
+        return load_archive(archive, self.engine, level=level, progress=progress, on_plan=on_plan, writers=writers)
 
     def attach(self, archive: Archive, output_id: str) -> LoadReport:
         """Add the mechanism level of one output from the archive."""

@@ -59,6 +59,7 @@ def ingest_items(
     *,
     level: LoadLevel | None = None,
     expected_items: int | None = None,
+    writers: int | None = None,
     progress: Progress | None = None,
     load_progress: Progress | None = None,
     errors_path: Path | None = None,
@@ -67,11 +68,12 @@ def ingest_items(
 ) -> IngestSummary:
     """Trace what the archive lacks and load what the store lacks, overlapped.
 
-    `expected_items` (where known) sets how many traces a package takes; `progress` counts items, `load_progress` edges. Raises what
+    `expected_items` (where known) sets how many traces a package takes; `writers` load side by side on a server; `progress` counts items,
+    `load_progress` edges. Raises what
     `trace_to_archive` and `load_archive` raise; whatever happens, finished packages stay.
     """
     start = time.monotonic()
-    loader = _Loader(archive, store, level, load_progress)
+    loader = _Loader(archive, store, level, load_progress, writers)
     loader.start()
     try:
         summary = trace_to_archive(
@@ -103,8 +105,8 @@ def package_traces(expected_items: int | None) -> int | None:
 class _Loader:
     """The loading thread and its queue."""
 
-    def __init__(self, archive: Archive, store: Store, level: LoadLevel | None, progress: Progress | None) -> None:
-        self._archive, self._store, self._level, self._progress = archive, store, level, progress
+    def __init__(self, archive: Archive, store: Store, level: LoadLevel | None, progress: Progress | None, writers: int | None) -> None:
+        self._archive, self._store, self._level, self._progress, self._writers = archive, store, level, progress, writers
         self._queue: queue.Queue[Package | None] = queue.Queue(WAITING_PACKAGES)
         self._stop = threading.Event()
         self._error: BaseException | None = None
@@ -134,6 +136,7 @@ class _Loader:
             busy=self._reports[-1].busy,  # the last load looked at everything again
             level=self._reports[-1].level,
             message=self._reports[-1].message,
+            packages=tuple(package for report in self._reports for package in report.packages),
         )
 
     def abandon(self) -> None:
@@ -173,4 +176,6 @@ class _Loader:
             self._error = error
 
     def _load(self, only: Sequence[str] | None) -> None:
-        self._reports.append(load_archive(self._archive, self._store, level=self._level, progress=self._progress, only=only))
+        self._reports.append(
+            load_archive(self._archive, self._store, level=self._level, progress=self._progress, only=only, writers=self._writers)
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tracestore.load.attaching import attach_output
-from tracestore.load.loading import LoadSummary, PartialLoadError, load_archive
+from tracestore.load.loading import LoadSummary, PackageLoad, PartialLoadError, load_archive
 from tracestore.load.planning import LoadPlan, plan_empty, plan_load
 from tracestore.load.rebuilding import rebuild_store
 from tracestore.load.retention import PrunePlan, RetentionReport, Rule, delete_traces, plan_prune
@@ -11,6 +11,7 @@ from tracestore.load.retention import PrunePlan, RetentionReport, Rule, delete_t
 __all__ = [
     "LoadPlan",
     "LoadSummary",
+    "PackageLoad",
     "PartialLoadError",
     "PrunePlan",
     "RetentionReport",

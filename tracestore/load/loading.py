@@ -1,22 +1,26 @@
 """Load what the archive holds and the store does not.
 
 1. Plan from the manifests (`planning.py`).
-2. For each batch: read its traces, package by package; hand them to the store, which makes all of them visible or none.
-   A damaged package is noted and the rest goes on; a package that was compacted away meanwhile is looked up again.
+2. For each batch: read its traces, package by package, a bounded way ahead of the writing where the engine wants that; hand them to the
+   store, which makes all of them visible or none. A damaged package is noted and the rest goes on; a package that was compacted away
+   meanwhile is looked up again.
 3. A trace that was forgotten while it was loaded is deleted again.
-4. Apply the annotations (further input lines, knockouts) to the traces that are there.
+4. What was in another loader's hands is tried once more: it may have died.
+5. Apply the annotations (further input lines, knockouts) to the traces that are there.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tracestore.archive import PackageGoneError
 from tracestore.errors import ArchiveError, PartialSuccessError
 from tracestore.load.planning import Batch, LoadPlan, plan_load
+from tracestore.load.reading_ahead import read_ahead
 from tracestore.store.base import LoadLevel, LoadReport, Progress, Store, TraceBundle
 
 if TYPE_CHECKING:
@@ -30,12 +34,28 @@ _ALL_ROWS: Final = 1 << 40
 
 
 @dataclass(frozen=True, slots=True)
+class PackageLoad:
+    """What became of the traces that were wanted of one package: how many were loaded, or are in another loader's hands; `failure` is a
+    sentence when the package could not be read.
+    """
+
+    package_id: str
+    wanted: int
+    loaded: int
+    busy: int
+    failure: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class LoadSummary(LoadReport):
-    """What a load did: `level` taken and why (`message`, empty when asked for), and a sentence for each package that failed."""
+    """What a load did: `level` taken and why (`message`, empty when asked for), a sentence for each package that failed, and what became
+    of each package that had something to load.
+    """
 
     level: LoadLevel = "summary"
     message: str = ""
     failures: tuple[str, ...] = ()
+    packages: tuple[PackageLoad, ...] = ()
 
 
 class PartialLoadError(PartialSuccessError):
@@ -52,7 +72,8 @@ class _Tally:
 
     started: float = field(default_factory=time.perf_counter)
     loaded: list[str] = field(default_factory=list)
-    busy: list[str] = field(default_factory=list)  # in the hands of another loader
+    busy: dict[str, None] = field(default_factory=dict)  # in the hands of another loader
+    wanted: dict[str, dict[str, None]] = field(default_factory=dict)  # trace ids by package
     nodes: int = 0
     edges: int = 0
     failures: dict[str, str] = field(default_factory=dict)  # by package
@@ -60,6 +81,26 @@ class _Tally:
     def add(self, report: LoadReport) -> None:
         self.nodes += report.nodes
         self.edges += report.edges
+
+    def note_plan(self, plan: LoadPlan) -> None:
+        """Remember what is wanted of each package."""
+        for batch in plan.batches:
+            for part in batch.parts:
+                self.wanted.setdefault(part.package_id, {}).update(dict.fromkeys(part.trace_ids))
+
+    def packages(self) -> tuple[PackageLoad, ...]:
+        """Give what became of each package."""
+        loaded = set(self.loaded)
+        return tuple(
+            PackageLoad(
+                package_id,
+                len(ids),
+                sum(name in loaded for name in ids),
+                sum(name in self.busy for name in ids),
+                self.failures.get(package_id, ""),
+            )
+            for package_id, ids in self.wanted.items()
+        )
 
 
 def _read_parts(archive: Archive, batch: Batch, level: LoadLevel, tally: _Tally) -> Iterator[PackageTables]:
@@ -93,21 +134,36 @@ def _joined(parts: list[PackageTables]) -> TraceBundle:
     return TraceBundle(tuple(ids), {name: pa.concat_tables(found) for name, found in tables.items()})
 
 
-def _load_batches(archive: Archive, store: Store, plan: LoadPlan, tally: _Tally, progress: Progress | None) -> None:
+def _bundles(archive: Archive, plan: LoadPlan, tally: _Tally) -> Iterator[TraceBundle]:
     for batch in plan.batches:
         parts = list(_read_parts(archive, batch, plan.level, tally))
-        if not parts:
-            continue
-        bundle = _joined(parts)
-        del parts
-        report = store.load(bundle, level=plan.level, progress=progress)
-        del bundle
-        tally.add(report)
-        gone = archive.forgotten() & set(report.loaded)
-        if gone:
-            store.evict(sorted(gone))
-        tally.loaded += [name for name in report.loaded if name not in gone]
-        tally.busy += report.busy
+        if parts:
+            bundle = _joined(parts)
+            del parts
+            yield bundle
+            del bundle
+
+
+def _load_batches(archive: Archive, store: Store, plan: LoadPlan, tally: _Tally, progress: Progress | None, writers: int | None) -> None:
+    tally.note_plan(plan)
+    with closing(read_ahead(_bundles(archive, plan, tally), store.capabilities.read_ahead)) as bundles:
+        for bundle in bundles:
+            report = store.load(bundle, level=plan.level, progress=progress, writers=writers)
+            del bundle
+            tally.add(report)
+            gone = archive.forgotten() & set(report.loaded)
+            if gone:
+                store.evict(sorted(gone))
+            tally.loaded += [name for name in report.loaded if name not in gone]
+            tally.busy.update(dict.fromkeys(report.busy))
+
+
+def _load_busy(archive: Archive, store: Store, level: LoadLevel, tally: _Tally, progress: Progress | None, writers: int | None) -> None:
+    """Try once more what another loader had: done by now, or its holder died and it is ours."""
+    if tally.busy:
+        again = tuple(tally.busy)
+        tally.busy.clear()
+        _load_batches(archive, store, plan_load(archive, store, level=level, only=again), tally, progress, writers)
 
 
 def _annotate(archive: Archive, store: Store, tally: _Tally, only: Collection[str] | None) -> None:
@@ -135,11 +191,13 @@ def load_archive(
     progress: Progress | None = None,
     only: Collection[str] | None = None,
     on_plan: Callable[[LoadPlan], None] | None = None,
+    writers: int | None = None,
 ) -> LoadSummary:
     """Load what is missing; safe to repeat, and to go on with after a crash.
 
     `level` None takes mechanism up to 1 000 outputs in the store, summary above (the summary's `message` says so). `only`: these traces.
-    `on_plan` is told what will be done (edges in total) before anything is; `progress` the number of edges just stored.
+    `on_plan` is told what will be done (edges in total) before anything is; `progress` the number of edges just stored. `writers` work side
+    by side where the engine has parallel loaders (None: as the store was opened).
     Raises PartialLoadError when packages were damaged (the others are loaded), StoreError and its kinds.
     """
     tally = _Tally()
@@ -151,7 +209,8 @@ def load_archive(
             if on_plan is not None:
                 on_plan(plan)
         try:
-            _load_batches(archive, store, plan, tally, progress)
+            _load_batches(archive, store, plan, tally, progress, writers)
+            _load_busy(archive, store, plan.level, tally, progress, writers)
             _annotate(archive, store, tally, only)
             break
         except PackageGoneError:
@@ -164,10 +223,11 @@ def load_archive(
         nodes=tally.nodes,
         edges=tally.edges,
         seconds=time.perf_counter() - tally.started,
-        busy=tuple(dict.fromkeys(tally.busy)),
+        busy=tuple(tally.busy),
         level=first.level,
-        message=" ".join(filter(None, (first.message, _busy_message(len(set(tally.busy)))))),
+        message=" ".join(filter(None, (first.message, _busy_message(len(tally.busy))))),
         failures=tuple(tally.failures.values()),
+        packages=tally.packages(),
     )
     if summary.failures:
         done = f"{len(summary.loaded)} traces were loaded, {len(summary.failures)} packages were not"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tracestore import schema
-from tracestore.store.base import Limits, LoadLevel, Store
+from tracestore.store.base import BundleSize, Limits, LoadLevel, Store
 
 if TYPE_CHECKING:
     from tracestore.archive import Archive, Package
@@ -105,14 +105,14 @@ def _batch(group: list[_Wanted]) -> Batch:
     return Batch(parts, len(group), sum(trace.edges for trace in group))
 
 
-def _batches(wanted: Sequence[_Wanted]) -> list[Batch]:
+def _batches(wanted: Sequence[_Wanted], size: BundleSize) -> list[Batch]:
     """Group traces in order."""
     batches: list[Batch] = []
     group: list[_Wanted] = []
     rows = 0
     for trace in wanted:
-        limit = BATCH_ROWS if len(group) >= MIN_TRACES else MAX_ROWS
-        if group and (rows + trace.rows > limit or len(group) >= MAX_TRACES):
+        limit = size.rows if len(group) >= size.min_traces else size.max_rows
+        if group and (rows + trace.rows > limit or len(group) >= size.max_traces):
             batches.append(_batch(group))
             group, rows = [], 0
         group.append(trace)
@@ -124,16 +124,21 @@ def _batches(wanted: Sequence[_Wanted]) -> list[Batch]:
 
 def plan_load(archive: Archive, store: Store, *, level: LoadLevel | None = None, only: Collection[str] | None = None) -> LoadPlan:
     """Plan a load; `only` names the traces that are wanted (None: all). Raises ArchiveError for an archive that cannot be read."""
-    return _plan(archive, store.ready() | store.evicted(), lambda: outputs_in(store), level, only)
+    return _plan(archive, store.ready() | store.evicted(), lambda: outputs_in(store), level, only, store.capabilities.bundle)
 
 
 def plan_empty(archive: Archive, *, level: LoadLevel | None = None) -> LoadPlan:
     """Plan a load of everything into a store that holds nothing. Raises ArchiveError for an archive that cannot be read."""
-    return _plan(archive, frozenset(), lambda: 0, level, None)
+    return _plan(archive, frozenset(), lambda: 0, level, None, None)
 
 
 def _plan(
-    archive: Archive, there: frozenset[str], outputs_there: Callable[[], int], level: LoadLevel | None, only: Collection[str] | None
+    archive: Archive,
+    there: frozenset[str],
+    outputs_there: Callable[[], int],
+    level: LoadLevel | None,
+    only: Collection[str] | None,
+    bundle: BundleSize | None,
 ) -> LoadPlan:
     servable = frozenset(archive.trace_ids())
     chosen = servable if only is None else servable & frozenset(only)
@@ -147,4 +152,5 @@ def _plan(
     taken, message = _level(level, outputs_there() if level is None and wanted else 0, coming)
     sized = [_Wanted(package_id, trace_id, *_sizes(rows, taken)) for trace_id, (package_id, rows) in wanted.items()]
     skipped = tuple(sorted(chosen & there))
-    return LoadPlan(taken, tuple(_batches(sized)), skipped, len(sized), sum(trace.edges for trace in sized), message)
+    size = bundle or BundleSize(BATCH_ROWS, MIN_TRACES, MAX_ROWS, MAX_TRACES)
+    return LoadPlan(taken, tuple(_batches(sized, size)), skipped, len(sized), sum(trace.edges for trace in sized), message)

@@ -42,6 +42,7 @@ def rebuild_store(
     level: LoadLevel | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[LoadPlan], None] | None = None,
+    writers: int | None = None,
 ) -> LoadSummary:
     """Rebuild the store at `url`. Unless a level is asked for, outputs whose mechanism was there get it again.
 
@@ -49,7 +50,7 @@ def rebuild_store(
     """
     attached = _attached_before(url) if level is None else set()
     with rebuild_engine(url) as fresh:
-        summary = load_archive(archive, fresh, level=level, progress=progress, on_plan=on_plan)
+        summary = load_archive(archive, fresh, level=level, progress=progress, on_plan=on_plan, writers=writers)
         for output_id in sorted(attached & _outputs(fresh, mechanism=False)):
             attach_output(archive, fresh, output_id)
     return summary

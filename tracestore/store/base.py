@@ -13,16 +13,32 @@ LoadLevel = Literal["summary", "mechanism"]
 
 
 @dataclass(frozen=True, slots=True)
+class BundleSize:
+    """How much one `load` should bring: nodes and relationships at which a bundle of `min_traces` or more is closed, the same for one of
+    fewer traces, and traces at most. One trace is never divided.
+    """
+
+    rows: int
+    min_traces: int
+    max_rows: int
+    max_traces: int
+
+
+@dataclass(frozen=True, slots=True)
 class Capabilities:
     """What an engine can do. `dialect` names its folder of query overrides under `cypher/`.
 
     `skips_past_the_end`: ORDER BY, SKIP and LIMIT together may leave out more rows than there are.
+    `bundle` is the size of load that suits it (None: the planner's own); `read_ahead` says how many bundles may be read and wait while
+    one is being loaded.
     """
 
     dialect: str
     secondary_indexes: bool
     parallel_loaders: bool
     skips_past_the_end: bool = True
+    bundle: BundleSize | None = None
+    read_ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +126,18 @@ class Store(Protocol):
         ...
 
     def load(
-        self, bundle: TraceBundle, *, level: LoadLevel = "summary", replace: bool = False, progress: Progress | None = None
+        self,
+        bundle: TraceBundle,
+        *,
+        level: LoadLevel = "summary",
+        replace: bool = False,
+        progress: Progress | None = None,
+        writers: int | None = None,
     ) -> LoadReport:
-        """Load whole traces; all become visible or none does. READY and EVICTED ones are skipped unless `replace`."""
+        """Load whole traces; all become visible or none does. READY and EVICTED ones are skipped unless `replace`.
+
+        `writers` work side by side on disjoint traces, where the engine has parallel loaders; elsewhere there is one.
+        """
         ...
 
     def attach(self, bundle: TraceBundle, output_id: str) -> LoadReport:

@@ -137,10 +137,17 @@ class LadybugStore:
             return apply_migrations(handle)
 
     def load(
-        self, bundle: TraceBundle, *, level: LoadLevel = "summary", replace: bool = False, progress: Progress | None = None
+        self,
+        bundle: TraceBundle,
+        *,
+        level: LoadLevel = "summary",
+        replace: bool = False,
+        progress: Progress | None = None,
+        writers: int | None = None,
     ) -> LoadReport:
         """Load whole traces; all become visible or none does. READY and EVICTED ones are skipped unless `replace`.
 
+        There is one writer, whatever `writers` says: the file has one.
         Raises ShortCountError when rows did not arrive; then nothing of the bundle is visible and it can be loaded again.
         """
         from tracestore.store.ladybug.ingest import check_arrived, copy_staged

@@ -9,7 +9,18 @@ from dataclasses import replace as with_changes
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracestore.errors import BadInputError, StoreError, StoreUnavailableError, StoreVersionError
-from tracestore.store.base import Capabilities, CheckReport, Limits, LoadLevel, LoadReport, Progress, Result, StoreStatus, TraceBundle
+from tracestore.store.base import (
+    BundleSize,
+    Capabilities,
+    CheckReport,
+    Limits,
+    LoadLevel,
+    LoadReport,
+    Progress,
+    Result,
+    StoreStatus,
+    TraceBundle,
+)
 from tracestore.store.neo4j import ledger
 from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.connection import Credentials, check_url, make_driver, read_credentials, server_version, translated
@@ -21,7 +32,13 @@ if TYPE_CHECKING:
     import neo4j
     import pyarrow as pa
 
-CAPABILITIES: Final = Capabilities(dialect="neo4j", secondary_indexes=True, parallel_loaders=True)
+CAPABILITIES: Final = Capabilities(
+    dialect="neo4j",
+    secondary_indexes=True,
+    parallel_loaders=True,
+    bundle=BundleSize(rows=400_000, min_traces=8, max_rows=1_200_000, max_traces=512),  # some ten seconds of work, under 100 MB
+    read_ahead=1,
+)
 _WRITERS: Final = "TRACESTORE_WRITERS"
 _MOST_WRITERS: Final = 64
 

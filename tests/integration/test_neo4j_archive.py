@@ -40,7 +40,7 @@ def store(neo4j_server: TestServer) -> Iterator[Neo4jStore]:
 
 def small_bundles(monkeypatch: pytest.MonkeyPatch) -> None:
     """One package at a time: three bundles."""
-    monkeypatch.setattr(engine, "CAPABILITIES", Capabilities("neo4j", True, True, BundleSize(1, 3, 10**6, 3), read_ahead=1))
+    monkeypatch.setattr(engine, "CAPABILITIES", Capabilities("neo4j", True, True, bundle=BundleSize(1, 3, 10**6, 3), read_ahead=1))
 
 
 def test_an_archive_arrives_whole_by_several_writers(archive: Archive, store: Neo4jStore, monkeypatch: pytest.MonkeyPatch) -> None:

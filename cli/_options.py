@@ -42,6 +42,13 @@ class Method(StrEnum):
     secant = "secant"
 
 
+class Steps(StrEnum):
+    """How an answer is cut into the steps of its reasoning."""
+
+    sentence = "sentence"
+    line = "line"
+
+
 class Dtype(StrEnum):
     """Number format in which the weights are held; the decomposition is float32 or better."""
 

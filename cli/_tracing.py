@@ -28,12 +28,21 @@ ItemsFile = Annotated[
 ]
 TargetsOption = Annotated[
     str | None,
-    typer.Option("--targets", "-t", help="What to explain: last, generated, all, span:KIND, or positions as 3,5.", show_default=False),
+    typer.Option(
+        "--targets",
+        "-t",
+        help="What to explain: last, generated, all, span:KIND (its sum), span:KIND:each, or positions as 3,5.",
+        show_default=False,
+    ),
 ]
 TargetToken = Annotated[
     str | None, typer.Option("--target-token", help="Explain this token instead of the one the model emits.", show_default=False)
 ]
 Foil = Annotated[str | None, typer.Option("--foil", help="Explain the difference to this token, or to runner-up.", show_default=False)]
+Steps = Annotated[
+    options.Steps | None,
+    typer.Option("--steps", help="Cut answers into steps, by sentence or line, and say what supports each.", show_default=False),
+]
 GaugeOption = Annotated[
     options.Gauge | None,
     typer.Option("--gauge", help="What is decomposed [default: foil when there is one, else centred].", show_default=False),
@@ -59,6 +68,7 @@ def trace_options(
     method: options.Method = options.Method.frozen,
     keep: float = PRUNING.keep,
     max_edges: int = PRUNING.max_edges,
+    steps: options.Steps | None = None,
 ) -> TraceOptions:
     """Gather the options of a trace."""
     return TraceOptions(
@@ -69,17 +79,20 @@ def trace_options(
         method=method.value,
         generation=GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         pruning=PruningOptions(keep=keep, max_edges=max_edges),
+        steps=steps.value if steps else None,
     )
 
 
 def parse_targets(text: str | None) -> Targets | None:
-    """Read `last`, `generated`, `all`, `span:KIND` or positions such as `3,5`."""
+    """Read `last`, `generated`, `all`, `span:KIND`, `span:KIND:each` or positions such as `3,5`."""
     if text is None or text in ("last", "generated", "all") or text.startswith("span:"):
         return text
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter("use last, generated, all, span:KIND or positions such as 3,5", param_hint="'--targets'") from None
+        raise typer.BadParameter(
+            "use last, generated, all, span:KIND, span:KIND:each or positions such as 3,5", param_hint="'--targets'"
+        ) from None
 
 
 def items_of(prompt: str | None, items: str | None) -> tuple[Iterable[Item | ItemFailure], int | None]:

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from tracestore.errors import BadInputError
-from tracestore.model import Gauge, GenerationOptions, Item, Method, PruningOptions, Targets, Trace, TraceOptions
+from tracestore.model import Gauge, GenerationOptions, Item, Method, PruningOptions, StepRule, Targets, Trace, TraceOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -55,6 +55,7 @@ def trace(
     target_token: str | int | None = None,
     foil: str | int | None = None,
     gauge: Gauge | None = None,
+    steps: StepRule | None = None,
     max_new_tokens: int = _GENERATION.max_new_tokens,
     temperature: float = _GENERATION.temperature,
     top_p: float = _GENERATION.top_p,
@@ -65,14 +66,15 @@ def trace(
 ) -> Trace:
     """Trace a prompt or an item in memory: which earlier tokens drove the predictions at `targets`.
 
-    `targets`: `last` (the prediction after the final position), `generated`, `all`, `span:KIND` or positions; `foil`: a token, or
-    `runner-up`. Raises ItemError, ModelOutputError, UnsupportedModelError, ResourceError.
+    `targets`: `last` (the prediction after the final position), `generated`, `all`, positions, `span:KIND` (each span of a kind as one
+    sum) or `span:KIND:each`; `foil`: a token, or `runner-up`; `steps`: cut the answer by `sentence` or `line`. Raises ItemError,
+    ModelOutputError, UnsupportedModelError, ResourceError.
     """
     from tracestore.extract.trace import trace as run
 
     generation = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     pruning = PruningOptions(keep=keep, max_edges=max_edges)
-    return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning))
+    return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning, steps))
 
 
 def validate(model: LoadedModel | str | Path, *, device: str = "cpu", dtype: Dtype = "float32") -> ValidationReport:

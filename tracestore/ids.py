@@ -55,10 +55,14 @@ def trace_id(
     )
 
 
-def output_id(trace: str, pos: int, token_id: int, foil_token_id: int | None = None) -> str:
-    """Name an explained prediction: `trace_id:pos:token_id[-foil_token_id]`."""
+def output_id(trace: str, pos: int, token_id: int, foil_token_id: int | None = None, *, first_pos: int | None = None) -> str:
+    """Name an explained prediction: `trace_id:pos:token_id[-foil_token_id]`.
+
+    A span that is explained as one sum has `first_pos..pos` in place of `pos`, and its last token in `token_id`.
+    """
     foil = "" if foil_token_id is None else f"-{foil_token_id}"
-    return f"{trace}:{pos}:{token_id}{foil}"
+    place = f"{pos}" if first_pos is None else f"{first_pos}..{pos}"
+    return f"{trace}:{place}:{token_id}{foil}"
 
 
 def keyed_token(token_id: int, key: bytes) -> int:

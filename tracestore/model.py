@@ -16,7 +16,11 @@ Gauge = Literal["centred", "foil", "raw"]
 Origin = Literal["prompt", "generated", "given"]
 SpanKind = Literal["role", "turn", "document", "tool_call", "tool_result", "step", "evidence", "answer"]
 Targets = str | Sequence[int]
-"""`last`, `generated`, `all`, or positions whose predictions are explained."""
+"""`last`, `generated`, `all`, positions whose predictions are explained, `span:KIND` (each span of a kind as one sum), or
+`span:KIND:each` (every token of those spans by itself)."""
+
+StepRule = Literal["sentence", "line"]
+"""How an answer is cut into the steps of its reasoning."""
 
 RUNNER_UP = "runner-up"
 
@@ -50,6 +54,7 @@ class Item:
     documents: tuple[Document, ...] = ()
     spans: tuple[SpanRequest, ...] = ()
     evidence: tuple[SpanRequest, ...] = ()
+    steps: StepRule | None = None
     id: str | None = None
     targets: Targets | None = None
     target_token: str | int | None = None  # a text, of which the first token is taken, or a vocabulary id
@@ -97,6 +102,7 @@ class TraceOptions:
     method: Method = "frozen"
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     pruning: PruningOptions = field(default_factory=PruningOptions)
+    steps: StepRule | None = None  # None: only the step spans that an item gives
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +153,7 @@ class Output:
 
     @property
     def output_id(self) -> str:
-        """`trace_id:pos:token_id[-foil_token_id]`."""
+        """`trace_id:pos:token_id[-foil_token_id]`; of a span that is explained as one sum, `first..last` in place of `pos`."""
         return str(self.row["output_id"])
 
     def influences(self) -> pa.Table:

@@ -176,7 +176,7 @@ NODES: Final[tuple[Node, ...]] = (
         "Output",
         "explained prediction",
         (
-            _s("output_id", "trace_id:pos:token_id[-foil_token_id]"),
+            _s("output_id", "trace_id:pos:token_id[-foil_token_id]; first_pos..pos in place of pos for a span"),
             _MODEL,
             _i("pos", "position whose logits are read (the last of them for a span)"),
             _i("first_pos", "first position whose logits are read, for a span that is explained as one sum", nullable=True),
@@ -307,7 +307,14 @@ EDGES: Final[tuple[Edge, ...]] = (
     Edge(
         "SUPPORTS",
         (("Span", "Span"),),
-        (_f("score", "signed contribution of one span to another, logits"), _i("rank", "1 is the largest |score|")),
+        (
+            _f(
+                "score",
+                "signed contribution to the later span, logits: exact, they add up with its bias, own, unassigned",
+            ),
+            _f("total", "the same with generated tokens in between followed back to what drove them, logits: conserving, a ranking"),
+            _i("rank", "1 is the largest |score|"),
+        ),
         "a span that carried a later one",
     ),
     Edge("EMITS", (("Output", "Token"),), (), "the explained token is the one that follows in the text"),

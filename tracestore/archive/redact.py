@@ -122,7 +122,11 @@ def _redact_outputs(outputs: pa.Table, trace_id: str, key: bytes) -> pa.Table:
     tokens = _keyed(outputs["token_id"].to_pylist(), key)
     foils = _keyed(outputs["foil_token_id"].to_pylist(), key)
     positions: list[Any] = outputs["pos"].to_pylist()
-    names = [ids.output_id(trace_id, pos, token, foil) for pos, token, foil in zip(positions, tokens, foils, strict=True)]
+    firsts: list[Any] = outputs["first_pos"].to_pylist()
+    names = [
+        ids.output_id(trace_id, pos, token, foil, first_pos=first)
+        for pos, first, token, foil in zip(positions, firsts, tokens, foils, strict=True)
+    ]
     for column, values in (("token_id", tokens), ("foil_token_id", foils), ("output_id", names)):
         outputs = _replace(outputs, "Output", column, values)
     return outputs

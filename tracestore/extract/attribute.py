@@ -222,6 +222,7 @@ class ForwardPass:
         direct = found.direct_value + found.direct_address
         return OutputAttribution(
             pos=seeds.positions[-1],
+            first_pos=seeds.positions[0] if isinstance(target, SpanSpec) else None,
             positions=seeds.positions,
             token_id=parts[-1].token_id,
             foil_token_id=parts[0].foil_token_id if len(parts) == 1 else None,

@@ -147,6 +147,7 @@ class OutputAttribution:
     """
 
     pos: int  # whose logits are read; of a sum the last one
+    first_pos: int | None  # of a sum the first one
     positions: tuple[int, ...]  # all of them
     token_id: int
     foil_token_id: int | None

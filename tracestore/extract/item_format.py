@@ -12,7 +12,7 @@ from typing import Any, Final, get_args
 
 from tracestore.errors import ItemError
 from tracestore.ids import content_hash
-from tracestore.model import Document, Item, SpanKind, SpanRequest, Targets
+from tracestore.model import Document, Item, SpanKind, SpanRequest, StepRule, Targets
 
 KEYS: Final = (
     "prompt",
@@ -22,6 +22,7 @@ KEYS: Final = (
     "documents",
     "spans",
     "evidence",
+    "steps",
     "id",
     "targets",
     "target_token",
@@ -41,6 +42,9 @@ KEYS: Final = (
 SPAN_KINDS: Final[tuple[str, ...]] = get_args(SpanKind)
 TARGET_NAMES: Final = ("last", "generated", "all")
 SPAN_TARGET: Final = "span:"
+EACH: Final = ":each"
+"""`span:KIND` explains every span of a kind as one sum, `span:KIND:each` every token of them by itself."""
+STEP_RULES: Final[tuple[str, ...]] = get_args(StepRule)
 
 _SYNONYMS: Final = {
     "text": "prompt",
@@ -89,6 +93,7 @@ def parse_item(record: object, *, text_key: bytes | None = None) -> Item:
         documents=_documents(present.get("documents"), prompt, completion),
         spans=_spans(present, "spans", length),
         evidence=_spans(present, "evidence", length),
+        steps=_steps(present),
         id=item_id if item_id is not None else content_hash(present, key=text_key),
         targets=_targets(present.get("targets")),
         target_token=_token(present, "target_token"),
@@ -272,14 +277,26 @@ def _spans(record: Mapping[str, Any], key: str, length: int | None) -> tuple[Spa
     return tuple(spans)
 
 
+def _steps(record: Mapping[str, Any]) -> StepRule | None:
+    value: Any = record.get("steps")
+    if value is None:
+        return None
+    if value not in STEP_RULES:
+        raise ItemError(f"`steps` is one of {', '.join(STEP_RULES)} (steps at places of their own are `spans` of kind step)")
+    if any(isinstance(entry, dict) and entry.get("kind") == "step" for entry in record.get("spans") or ()):
+        raise ItemError("`steps` cuts the answer into steps, and `spans` name steps already: give one of the two")
+    rule: StepRule = value
+    return rule
+
+
 def _targets(value: object) -> Targets | None:
     if value is None:
         return None
     if isinstance(value, str):
         kind = value.removeprefix(SPAN_TARGET)
-        if value in TARGET_NAMES or (kind != value and kind in SPAN_KINDS):
+        if value in TARGET_NAMES or (kind != value and kind.removesuffix(EACH) in SPAN_KINDS):
             return value
-        raise ItemError(f"`targets` is one of {', '.join(TARGET_NAMES)}, span:KIND or a list of positions")
+        raise ItemError(f"`targets` is one of {', '.join(TARGET_NAMES)}, span:KIND, span:KIND:each or a list of positions")
     if not isinstance(value, list) or not value:
         raise ItemError("`targets` is a name or a non-empty list of positions")
     positions = tuple(_integer(entry, f"`targets[{index}]`") for index, entry in enumerate(value))

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tracestore.errors import BadInputError, ResourceError
+from tracestore.extract.spool import LIMIT_BYTES
 
 DTYPE_BYTES: Final[Mapping[str, int]] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 _STORED_BYTES: Final[Mapping[str, int]] = {
@@ -120,7 +121,8 @@ def trace_bytes(config: Any, n_tokens: int, n_outputs: int, dtype: str = "float3
     size = max(4, DTYPE_BYTES.get(dtype, 4))
     per_layer = n_tokens * (12 * width + 4 * inner) * size
     tile = 6 * heads * min(n_tokens, _TILE_ROWS) * n_tokens * size
-    return layers * per_layer + tile + 3 * min(n_outputs, 64) * vocabulary * size + n_outputs * 4_000_000 + _SLACK
+    tables = min(n_outputs * 4_000_000, 2 * LIMIT_BYTES) + n_outputs * n_tokens * 16
+    return layers * per_layer + tile + 3 * min(n_outputs, 64) * vocabulary * size + tables + _SLACK
 
 
 def _number(config: Any, names: tuple[str, ...], otherwise: int) -> int:

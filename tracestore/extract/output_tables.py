@@ -76,6 +76,7 @@ def _output_row(found: OutputAttribution, names: OutputNames) -> dict[str, list[
         "output_id": names.output_id,
         "model_id": names.model_id,
         "pos": found.pos,
+        "first_pos": found.first_pos,
         "token_id": found.token_id if names.shown_token_id is None else names.shown_token_id,
         "text": names.text,
         "foil_token_id": foil,

@@ -7,14 +7,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from tracestore import ids
-from tracestore.errors import BadInputError
+from tracestore.errors import BadInputError, ItemError
 from tracestore.extract import frozen, secant
 from tracestore.extract.generate import check_options
-from tracestore.extract.item_format import item_record, parse_item
+from tracestore.extract.item_format import STEP_RULES, item_record, parse_item
 from tracestore.extract.loading import LoadedModel
 from tracestore.extract.prepare import Prepared, prepare
 from tracestore.extract.targets import TargetPlan, plan_targets
-from tracestore.model import GenerationOptions, Item, Method, PruningOptions, TraceOptions
+from tracestore.model import GenerationOptions, Item, Method, PruningOptions, StepRule, TraceOptions
 
 METHOD_VERSIONS: Final[Mapping[Method, int]] = {"frozen": frozen.METHOD_VERSION, "secant": secant.METHOD_VERSION}
 """Part of every trace_id."""
@@ -32,6 +32,7 @@ class PlannedTrace:
     generation: GenerationOptions
     pruning: PruningOptions
     method: Method
+    steps: StepRule | None
 
 
 def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | None = None) -> PlannedTrace:
@@ -49,18 +50,33 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
     vocabulary = int(loaded.model.get_input_embeddings().weight.shape[0])
     if max(prepared.tokens.token_ids) >= vocabulary:
         raise BadInputError(f"the tokenizer of {loaded.model_id} makes tokens that the model does not have: it belongs to another model")
+    steps = _step_rule(item, options, prepared.n_given > 0 or n_new > 0)
     targets = plan_targets(loaded.tokenizer, item, options, prepared, n_new=n_new, vocabulary=vocabulary)
     trace_id = ids.trace_id(
         model_fingerprint=ids.content_hash([loaded.fingerprint, loaded.dtype]),
         token_ids=prepared.tokens.token_ids,
         n_prompt_tokens=prepared.n_prompt,
-        targets=targets.identity(),
+        targets=[*targets.identity(), *_stretches(prepared, steps)],
         generation=generation_record(generation),
         method=options.method,
         method_version=METHOD_VERSIONS[options.method],
         pruning={"keep": options.pruning.keep, "max_edges": options.pruning.max_edges},
     )
-    return PlannedTrace(trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method)
+    return PlannedTrace(trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method, steps)
+
+
+def _step_rule(item: Item, options: TraceOptions, continued: bool) -> StepRule | None:
+    """An item's own steps, given or by rule, come before the options; without an answer there are none."""
+    if item.steps is not None and not continued:
+        raise ItemError("`steps` cuts an answer: the item needs a completion or max_new_tokens")
+    given = any(span.kind == "step" for span in item.spans)
+    return item.steps or (options.steps if continued and not given else None)
+
+
+def _stretches(prepared: Prepared, steps: StepRule | None) -> list[object]:
+    """Give what belongs into the `trace_id` of an item with spans: they are explained, and named in the trace's tables."""
+    spans = sorted([span.kind, span.ref or "", span.start, span.end] for span in set(prepared.spans))
+    return [{"spans": spans, "steps": steps}] if spans or steps else []
 
 
 def _check(options: TraceOptions) -> None:
@@ -71,6 +87,8 @@ def _check(options: TraceOptions) -> None:
         raise BadInputError(f"keep is {options.pruning.keep}: it is a share, above 0 and at most 1")
     if options.pruning.max_edges < 1:
         raise BadInputError(f"max_edges is {options.pruning.max_edges}: keep at least one edge")
+    if options.steps is not None and options.steps not in STEP_RULES:
+        raise BadInputError(f"unknown steps {options.steps!r}: choose {', '.join(STEP_RULES)}")
 
 
 def _generation(item: Item, options: TraceOptions) -> GenerationOptions:

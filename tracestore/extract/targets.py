@@ -3,7 +3,8 @@
 1. Before the model runs: item and options are merged, strings cut to their first token in the prompt's context, and, where nothing is to
    be generated, names replaced by positions, so that the same question asked in two ways has one `trace_id`.
 2. After generation: positions become TargetSpecs. Position p explains the token at p + 1 where it exists in the text, else the target
-   token that was asked for, else the model's most probable one.
+   token that was asked for, else the model's most probable one. `span:KIND` makes one SpanSpec of every span of the kind: the sum over
+   its tokens; `span:KIND:each` a TargetSpec of every token.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from tracestore.errors import ItemError
-from tracestore.extract.attribution import TargetSpec
-from tracestore.extract.item_format import SPAN_TARGET, TARGET_NAMES
+from tracestore.extract.attribution import SpanSpec, TargetSpec
+from tracestore.extract.item_format import EACH, SPAN_TARGET, TARGET_NAMES
 from tracestore.extract.prepare import Prepared
 from tracestore.extract.spans import TokenSpan
 from tracestore.extract.tokenise import Tokenised, append_given, tokenise
@@ -69,7 +70,7 @@ def _where(asked: str | Sequence[int], prepared: Prepared, n_new: int) -> str | 
     if asked.startswith(SPAN_TARGET):
         return asked
     if asked not in TARGET_NAMES:
-        raise ItemError(f"unknown targets: choose {', '.join(TARGET_NAMES)}, span:KIND or positions")
+        raise ItemError(f"unknown targets: choose {', '.join(TARGET_NAMES)}, span:KIND, span:KIND:each or positions")
     if asked == "generated" and prepared.n_given == 0 and n_new == 0:
         raise ItemError("targets `generated` needs a completion or max_new_tokens")
     return asked if n_new else named_positions(asked, prepared.n_prompt, n_known)
@@ -100,17 +101,32 @@ def named_positions(name: str, n_prompt: int, n_tokens: int) -> tuple[int, ...]:
     return (n_tokens - 1,)
 
 
-def target_specs(plan: TargetPlan, tokens: Tokenised, n_prompt: int, spans: Sequence[TokenSpan]) -> list[TargetSpec]:
+def target_specs(plan: TargetPlan, tokens: Tokenised, n_prompt: int, spans: Sequence[TokenSpan]) -> Sequence[TargetSpec | SpanSpec]:
     """List what to explain in a finished text, by position. Raises ItemError when that is nothing."""
     count = len(tokens)
-    if isinstance(plan.where, tuple):
+    if isinstance(plan.where, str) and plan.where.startswith(SPAN_TARGET):
+        kind = plan.where.removeprefix(SPAN_TARGET)
+        groups = _span_positions(kind.removesuffix(EACH), spans)
+        if not kind.endswith(EACH):
+            return [_span_spec(plan, tokens, group) for group in groups]
+        positions = tuple(sorted({position for group in groups for position in group}))
+    elif isinstance(plan.where, tuple):
         positions = tuple(position for position in plan.where if position < count)
-    elif plan.where.startswith(SPAN_TARGET):
-        positions = _span_positions(plan.where.removeprefix(SPAN_TARGET), spans)
     else:
         positions = named_positions(plan.where, n_prompt, count)
     if not positions:
         raise ItemError("none of the target positions was reached: the continuation ended before them")
+    return _token_specs(plan, tokens, positions)
+
+
+def _span_spec(plan: TargetPlan, tokens: Tokenised, positions: Sequence[int]) -> SpanSpec:
+    if plan.foil_token_id is not None and len(positions) > 1:
+        raise ItemError(f"a foil token cannot stand against a span of {len(positions)} tokens: use the foil runner-up, or span:KIND:each")
+    return SpanSpec(tuple(_token_specs(plan, tokens, positions)))
+
+
+def _token_specs(plan: TargetPlan, tokens: Tokenised, positions: Sequence[int]) -> list[TargetSpec]:
+    count = len(tokens)
     specs = []
     for position in positions:
         following = tokens.token_ids[position + 1] if position + 1 < count else None
@@ -121,12 +137,14 @@ def target_specs(plan: TargetPlan, tokens: Tokenised, n_prompt: int, spans: Sequ
     return specs
 
 
-def _span_positions(kind: str, spans: Sequence[TokenSpan]) -> tuple[int, ...]:
-    """Give the positions that predict the tokens of all spans of a kind (nothing predicts position 0)."""
-    found = {pos - 1 for span in spans if span.kind == kind for pos in range(max(1, span.first_pos), span.last_pos + 1)}
-    if not found:
-        raise ItemError(f"the item has no {kind} span to explain")
-    return tuple(sorted(found))
+def _span_positions(kind: str, spans: Sequence[TokenSpan]) -> list[tuple[int, ...]]:
+    """Give, for every span of a kind, the positions that predict its tokens (nothing predicts position 0); a stretch only once."""
+    stretches = {(max(1, span.first_pos) - 1, span.last_pos) for span in spans if span.kind == kind and span.last_pos > 0}
+    if not stretches:
+        raise ItemError(
+            f"the item has no {kind} span to explain" + (" beyond its first token" if any(s.kind == kind for s in spans) else "")
+        )
+    return [tuple(range(first, last)) for first, last in sorted(stretches)]
 
 
 def first_token(tokenizer: Any, token: str | int, prepared: Prepared, what: str, vocabulary: int) -> int:

@@ -2,7 +2,7 @@
 
 1. Node numbers: 0 is the Trace; then the Item, the Tokens by position, the Spans, and whatever the outputs need.
 2. A span's influence is the sum over its tokens up to the explained position (their signed scores add up, so do the absolute sums).
-3. An Output emits the token after its position if that is the token it explains.
+3. An Output emits the token after its position if that is the token it explains; a span that is explained as one sum, all of its tokens.
 """
 
 from __future__ import annotations
@@ -55,11 +55,13 @@ def table(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     return pa.table({field.name: pa.array([value(row, field) for row in rows], type=field.type) for field in wanted}, schema=wanted)
 
 
-def text_tables(record: TextRecord, model_id: str, item: Item, item_id: str, correct: bool | None) -> dict[str, pa.Table]:
-    """Build the Item, Token and Span tables."""
+def text_tables(
+    record: TextRecord, model_id: str, item: Item, item_id: str, correct: bool | None, explained: Mapping[int, Mapping[str, float]]
+) -> dict[str, pa.Table]:
+    """Build the Item, Token and Span tables; `explained` are the properties of spans (by index) that were explained."""
     tables = {"Item": table("Item", [item_row(item, item_id, correct)]), "Token": table("Token", _token_rows(record, model_id))}
     if record.spans:
-        tables["Span"] = table("Span", _span_rows(record))
+        tables["Span"] = table("Span", _span_rows(record, explained))
     return tables
 
 
@@ -87,7 +89,7 @@ def _token_rows(record: TextRecord, model_id: str) -> list[dict[str, Any]]:
     ]
 
 
-def _span_rows(record: TextRecord) -> list[dict[str, Any]]:
+def _span_rows(record: TextRecord, explained: Mapping[int, Mapping[str, float]]) -> list[dict[str, Any]]:
     return [
         {
             "local": record.first_span_local + index,
@@ -97,46 +99,42 @@ def _span_rows(record: TextRecord) -> list[dict[str, Any]]:
             "first_pos": span.first_pos,
             "last_pos": span.last_pos,
             "text": span.text,
+            **explained.get(index, {}),
         }
         for index, span in enumerate(record.spans)
     ]
 
 
-def span_influences(record: TextRecord, token_influences: pa.Table, outputs: pa.Table) -> pa.Table:
-    """Sum INFLUENCES of tokens into those of spans, for every Output and every span that begins at or before its position.
+def span_influences(record: TextRecord, token_influences: pa.Table) -> pa.Table:
+    """Sum one Output's INFLUENCES of tokens into those of spans: every span that begins at or before its position.
 
-    Ranks are among the Output's spans; a span of sinks alone comes last.
+    A span that holds explained tokens itself counts with its tokens up to the explained position alone. Ranks are among the Output's
+    spans; a span of sinks alone comes last.
     """
     name = schema.edge_table("INFLUENCES", "Span", "Output")
-    columns = {key: token_influences[key].to_numpy() for key in ("src", "dst", *_SUMMED)}
-    rows: list[dict[str, Any]] = []
-    sinks = np.asarray(record.sinks, dtype=bool)
-    for output in outputs.select(["local", "pos"]).to_pylist():
-        mine = columns["dst"] == output["local"]
-        positions = columns["src"][mine] - FIRST_TOKEN_LOCAL
-        here: list[dict[str, Any]] = []
-        only_sinks: list[bool] = []
-        for index, span in enumerate(record.spans):
-            inside = (positions >= span.first_pos) & (positions <= span.last_pos)
-            if not inside.any():
-                continue
-            sums = {key: float(columns[key][mine][inside].astype(np.float64).sum()) for key in _SUMMED}
-            here.append({"src": record.first_span_local + index, "dst": output["local"], **sums})
-            only_sinks.append(bool(sinks[positions[inside]].all()))
-        for key in ("direct", "total"):
-            order = sorted(range(len(here)), key=lambda i: (only_sinks[i], -here[i][key], here[i]["src"]))
-            for rank, index in enumerate(order, start=1):
-                here[index][f"rank_{key}"] = rank
-        rows += here
-    return table(name, rows)
+    count = token_influences.num_rows  # positions 0 to the Output's own
+    spans = [(index, span.first_pos, min(span.last_pos + 1, count)) for index, span in enumerate(record.spans) if span.first_pos < count]
+    if not spans:
+        return schema.arrow_schema(name).empty_table()
+    index, first, stop = (np.asarray(column, dtype=np.int64) for column in zip(*spans, strict=True))
+    columns: dict[str, Any] = {
+        "src": record.first_span_local + index,
+        "dst": np.full(len(index), token_influences["dst"][0].as_py()),
+    }
+    for key in _SUMMED:
+        before = np.concatenate([[0.0], np.cumsum(token_influences[key].to_numpy().astype(np.float64))])
+        columns[key] = before[stop] - before[first]
+    others = np.concatenate([[0], np.cumsum(~np.asarray(record.sinks[:count], dtype=bool))])
+    only_sinks = others[stop] == others[first]
+    for key in ("direct", "total"):
+        order = np.lexsort((index, -columns[key], only_sinks))
+        columns[f"rank_{key}"] = np.empty(len(order), dtype=np.int64)
+        columns[f"rank_{key}"][order] = np.arange(1, len(order) + 1)
+    wanted = schema.arrow_schema(name)
+    return pa.table({field.name: pa.array(columns[field.name], type=field.type) for field in wanted}, schema=wanted)
 
 
-def emits(record: TextRecord, outputs: pa.Table) -> pa.Table:
-    """Join each Output to the token that follows its position, where it is the token that it explains."""
-    ids = record.tokens.token_ids
-    rows = [
-        {"src": output["local"], "dst": FIRST_TOKEN_LOCAL + output["pos"] + 1}
-        for output in outputs.select(["local", "pos", "token_id"]).to_pylist()
-        if output["pos"] + 1 < len(ids) and ids[output["pos"] + 1] == output["token_id"]
-    ]
+def emits(output: int, tokens: range) -> pa.Table:
+    """Join an Output to the tokens at positions `tokens` of the text that it explains."""
+    rows = [{"src": output, "dst": FIRST_TOKEN_LOCAL + pos} for pos in tokens]
     return table(schema.edge_table("EMITS", "Output", "Token"), rows)

@@ -2,8 +2,9 @@
 
 1. Plan: resolve the item and name the trace (plan.py); nothing has run yet.
 2. Estimate the memory; generate the continuation, if one is asked for.
-3. One forward pass, one backward pass per target (attribute.py), each turned into tables at once.
-4. Add what the text says: Item, Tokens, Spans, the spans' influences, EMITS; then the Trace's own row.
+3. One forward pass, one backward pass per target (attribute.py), each turned into tables at once; where these are many they wait in
+   temporary files (spool.py).
+4. Add what the text says: Item, Tokens, Spans with what supports the explained ones (chains.py); then the Trace's own row.
 
 Position 0 is marked as the attention sink: there trained models park the attention that they do not need.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -29,12 +30,15 @@ from tracestore._version import __version__
 from tracestore.errors import ResourceError
 from tracestore.extract import memory
 from tracestore.extract.attribute import Attributor, ForwardPass
-from tracestore.extract.attribution import OutputAttribution, TargetSpec
+from tracestore.extract.attribution import OutputAttribution, SpanSpec, TargetSpec
+from tracestore.extract.chains import Chain, Unit, trace_chain
 from tracestore.extract.generate import continue_tokens
 from tracestore.extract.loading import LoadedModel
 from tracestore.extract.output_tables import OutputNames, output_tables
 from tracestore.extract.plan import PlannedTrace, generation_record, plan_trace
 from tracestore.extract.spans import token_spans
+from tracestore.extract.spool import TableSpool
+from tracestore.extract.steps import step_spans
 from tracestore.extract.targets import answer_correct, target_specs, token_correct
 from tracestore.extract.text_tables import FIRST_TOKEN_LOCAL, TextRecord, emits, span_influences, table, text_tables
 from tracestore.extract.tokenise import Tokenised, append_generated, token_text, token_texts
@@ -78,12 +82,10 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
         specs = target_specs(plan.targets, tokens, plan.prepared.n_prompt, record.spans)
         run = attributor.run(torch.tensor(tokens.token_ids), sink_positions=SINK_POSITIONS, method=plan.method)
         answer = _answer(loaded, plan, tokens, run)
-        tables, closure = _attribute(loaded, plan, record, run, specs)
-    tables |= text_tables(record, loaded.model_id, plan.item, plan.item_id, answer_correct(answer, plan.item.expected))
-    influences = tables[schema.edge_table("INFLUENCES", "Token", "Output")]
-    if record.spans:
-        tables[schema.edge_table("INFLUENCES", "Span", "Output")] = span_influences(record, influences, tables["Output"])
-    tables[schema.edge_table("EMITS", "Output", "Token")] = emits(record, tables["Output"])
+        tables, chain, closure = _attribute(loaded, plan, record, run, specs)
+    correct = answer_correct(answer, plan.item.expected)
+    tables |= text_tables(record, loaded.model_id, plan.item, plan.item_id, correct, chain.spans)
+    tables[schema.edge_table("SUPPORTS", "Span", "Span")] = chain.supports
     header = _header(loaded, plan, tokens, run_id or uuid.uuid4().hex)
     header |= {"n_layers": len(attributor.layout.blocks), "n_heads": run.capture.state.heads}
     header |= {"closure": closure, "replay_gap": attributor.replay_gap}
@@ -112,15 +114,18 @@ def _text_record(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised) -> 
         ("given", prepared.n_given),
         ("generated", len(tokens) - len(prepared.tokens)),
     )
-    spans = list(prepared.spans)
-    if len(tokens.text) > prepared.prompt_chars:
-        spans.append(SpanRequest("answer", prepared.prompt_chars, len(tokens.text)))
+    requests = list(prepared.spans)
+    if len(tokens.text) > prepared.prompt_chars and not any(span.kind == "answer" for span in requests):
+        requests.append(SpanRequest("answer", prepared.prompt_chars, len(tokens.text)))
+    spans = token_spans(tokens, requests)
+    if plan.steps is not None:
+        spans = (*spans, *step_spans(tokens, prepared.n_prompt, prepared.prompt_chars, plan.steps))
     return TextRecord(
         tokens=tokens,
         texts=tuple(token_texts(loaded.tokenizer, tokens)),
         origins=tuple(origin for origin, count in counts for _ in range(count)),
         sinks=tuple(pos in SINK_POSITIONS for pos in range(len(tokens))),
-        spans=token_spans(tokens, spans),
+        spans=spans,
     )
 
 
@@ -133,10 +138,10 @@ def _answer(loaded: LoadedModel, plan: PlannedTrace, tokens: Tokenised, run: For
 
 
 def _attribute(
-    loaded: LoadedModel, plan: PlannedTrace, record: TextRecord, run: ForwardPass, specs: list[TargetSpec]
-) -> tuple[dict[str, pa.Table], float]:
-    """Explain every target; give the joined tables and the worst closure error."""
-    parts: dict[str, list[pa.Table]] = {}
+    loaded: LoadedModel, plan: PlannedTrace, record: TextRecord, run: ForwardPass, specs: Sequence[TargetSpec | SpanSpec]
+) -> tuple[dict[str, pa.Table], Chain, float]:
+    """Explain every target; give the joined tables, what supports the explained spans, and the worst closure error."""
+    spool, units = TableSpool(), list[Unit]()
     local, closure = record.first_output_local, 0.0
     token_locals = np.arange(FIRST_TOKEN_LOCAL, FIRST_TOKEN_LOCAL + len(record.tokens), dtype=np.int64)
     token_ids = np.asarray(record.tokens.token_ids, dtype=np.int64)
@@ -145,18 +150,40 @@ def _attribute(
         names = _names(loaded, plan, record, found)
         made = output_tables(found, names, first_local=local, token_locals=token_locals, token_ids=token_ids)
         local, closure = made.next_local, max(closure, found.closure)
-        for name, rows in made.tables.items():
-            parts.setdefault(name, []).append(rows)
-    return {name: pa.concat_tables(rows) for name, rows in parts.items()}, closure
+        influences = made.tables[schema.edge_table("INFLUENCES", "Token", "Output")]
+        emitted = _emitted(record.tokens, found)
+        spool.add(made.tables)
+        spool.add(
+            {
+                schema.edge_table("INFLUENCES", "Span", "Output"): span_influences(record, influences),
+                schema.edge_table("EMITS", "Output", "Token"): emits(made.local, emitted),
+            }
+        )
+        if emitted:
+            share = influences["share"].to_numpy().astype(np.float64)
+            score = found.scores[: len(share)]
+            units.append(Unit(emitted[0], emitted[-1], found.explained, found.bias, score, share))
+    chain = trace_chain(record.spans, units, len(record.tokens), record.first_span_local)
+    return spool.tables(), chain, closure
+
+
+def _emitted(tokens: Tokenised, found: OutputAttribution) -> range:
+    """Give the positions of the tokens that an Output explains, as far as they stand in the text."""
+    if found.first_pos is not None:
+        return range(found.first_pos + 1, found.pos + 2)
+    stands = found.pos + 1 < len(tokens) and tokens.token_ids[found.pos + 1] == found.token_id
+    return range(found.pos + 1, found.pos + 2 if stands else found.pos + 1)
 
 
 def _names(loaded: LoadedModel, plan: PlannedTrace, record: TextRecord, found: OutputAttribution) -> OutputNames:
     """Say what an Output is called and whether it is what was expected; its texts are the tokens as they stand in the text."""
-    tokens, foil = record.tokens, found.foil_token_id
-    stands = found.pos + 1 < len(tokens) and tokens.token_ids[found.pos + 1] == found.token_id
-    text = record.texts[found.pos + 1] if stands else token_text(loaded.tokenizer, found.token_id)
+    tokens, foil, emitted = record.tokens, found.foil_token_id, _emitted(record.tokens, found)
+    if len(emitted) > 1:
+        text = tokens.text[tokens.offsets[emitted[0]][0] : tokens.offsets[emitted[-1]][1]]
+    else:
+        text = record.texts[emitted[0]] if emitted else token_text(loaded.tokenizer, found.token_id)
     return OutputNames(
-        output_id=ids.output_id(plan.trace_id, found.pos, found.token_id, foil),
+        output_id=ids.output_id(plan.trace_id, found.pos, found.token_id, foil, first_pos=found.first_pos),
         model_id=loaded.model_id,
         text=text,
         foil_text=None if foil is None else token_text(loaded.tokenizer, foil),
@@ -165,10 +192,12 @@ def _names(loaded: LoadedModel, plan: PlannedTrace, record: TextRecord, found: O
 
 
 def _output_correct(plan: PlannedTrace, tokens: Tokenised, found: OutputAttribution, text: str) -> bool | None:
-    """Compare an explained token of the answer with what was expected; tokens of the prompt have no verdict."""
-    answer_from = plan.prepared.n_prompt - 1
-    if found.pos < answer_from:
+    """Compare an explained token of the answer, or a stretch at its beginning, with what was expected; the prompt has no verdict."""
+    answer_from, first = plan.prepared.n_prompt - 1, found.pos if found.first_pos is None else found.first_pos
+    if first < answer_from:
         return None
+    if found.first_pos is not None:
+        return answer_correct(text, plan.item.expected) if first == answer_from else None
     before = tokens.text[plan.prepared.prompt_chars : tokens.offsets[found.pos][1]]
     return token_correct(before, text, plan.item.expected)
 

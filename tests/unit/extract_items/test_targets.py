@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from tests.support.tiny_text_model import byte_level_tokenizer
 from tracestore.errors import ItemError
-from tracestore.extract.attribution import TargetSpec
+from tracestore.extract.attribution import SpanSpec, TargetSpec
 from tracestore.extract.prepare import prepare
 from tracestore.extract.spans import token_spans
 from tracestore.extract.targets import TargetPlan, answer_correct, plan_targets, target_specs, token_correct
@@ -23,10 +25,14 @@ def planned(item: Item, options: TraceOptions | None = None, *, n_new: int = 0) 
     return plan_targets(TOKENIZER, item, options or TraceOptions(), prepared, n_new=n_new, vocabulary=len(TOKENIZER))
 
 
-def specs(item: Item, options: TraceOptions | None = None) -> list[TargetSpec]:
+def every(item: Item, options: TraceOptions | None = None) -> Sequence[TargetSpec | SpanSpec]:
     prepared = prepare(TOKENIZER, item, context_length=None, max_new_tokens=0)
     plan = plan_targets(TOKENIZER, item, options or TraceOptions(), prepared, n_new=0, vocabulary=len(TOKENIZER))
     return target_specs(plan, prepared.tokens, prepared.n_prompt, token_spans(prepared.tokens, prepared.spans))
+
+
+def specs(item: Item, options: TraceOptions | None = None) -> list[TargetSpec]:
+    return [spec for spec in every(item, options) if isinstance(spec, TargetSpec)]
 
 
 def test_by_default_the_last_or_the_answer() -> None:
@@ -57,13 +63,31 @@ def test_an_items_own_fields_come_before_the_options() -> None:
     assert planned(Item(prompt=PROMPT), options).where == tuple(range(len(TOKENIZER(PROMPT)["input_ids"])))
 
 
-def test_a_span_is_explained_token_by_token() -> None:
-    item = Item(prompt=PROMPT, spans=(SpanRequest("step", 0, 3), SpanRequest("step", 15, 21)), targets="span:step")
+def test_a_span_is_explained_as_a_sum_or_token_by_token() -> None:
+    item = Item(prompt=PROMPT, spans=(SpanRequest("step", 0, 3), SpanRequest("step", 15, 21)), targets="span:step:each")
+    whole = every(replace(item, targets="span:step"))
+    assert [part for span in whole if isinstance(span, SpanSpec) for part in span.parts] == specs(item)
+    assert len(whole) == 1  # nothing predicts the first token, which is all of the first span
     tokens = prepare(TOKENIZER, item, context_length=None, max_new_tokens=0).tokens
     explained = [spec.pos + 1 for spec in specs(item)]
     assert explained == [pos for pos, (start, stop) in enumerate(tokens.offsets) if pos > 0 and (stop <= 3 or (start >= 14 and stop <= 21))]
-    with pytest.raises(ItemError, match="no evidence span"):
+    with pytest.raises(ItemError, match="no evidence span to explain"):
         specs(Item(prompt=PROMPT, targets="span:evidence"))
+    with pytest.raises(ItemError, match="no document span to explain beyond its first token"):
+        specs(Item(prompt=PROMPT, spans=(SpanRequest("document", 0, 1),), targets="span:document"))
+
+
+def test_one_stretch_is_explained_once_and_a_foil_needs_a_single_token() -> None:
+    ends = {"start": 4, "end": 21}
+    twice = Item(prompt=PROMPT, spans=(SpanRequest("evidence", **ends, ref="a"), SpanRequest("evidence", **ends, ref="b")))
+    (found,) = every(replace(twice, targets="span:evidence"))
+    assert isinstance(found, SpanSpec)
+    answer = Item(prompt=PROMPT, completion=" Paris.", spans=(SpanRequest("answer", 24, 31),), targets="span:answer")
+    with pytest.raises(ItemError, match="foil token cannot stand against a span of 2 tokens"):
+        every(answer, TraceOptions(foil=" Rome"))
+    (span,) = every(answer, TraceOptions(foil="runner-up"))
+    assert isinstance(span, SpanSpec)
+    assert all(part.runner_up and part.gauge == "foil" for part in span.parts)
 
 
 def test_a_text_of_several_tokens_gives_its_first_and_says_so(caplog: pytest.LogCaptureFixture) -> None:

@@ -12,6 +12,7 @@ IDENTITY_KEYS = ("id", "error", "tolerance", "ok")
 
 def validate(
     model: options.Model,
+    method: options.MethodOption = options.Method.frozen,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     as_json: options.Json = False,
@@ -23,10 +24,12 @@ def validate(
         loaded = tracing.load(model, device, dtype)
         from tracestore import api
 
-        report = api.validate(loaded)
+        report = api.validate(loaded, method=method.value)
     except UnsupportedModelError as error:
         if as_json:
-            write_json({"model_id": model, "family": None, "supported": False, "identities": [], "reason": str(error)})
+            write_json(
+                {"model_id": model, "family": None, "method": method.value, "supported": False, "identities": [], "reason": str(error)}
+            )
         raise
     found = report.to_dict()
     rows = found["identities"]
@@ -37,4 +40,4 @@ def validate(
     failed = [str(row["id"]) for row in rows if not row["ok"]]
     if failed:
         raise ConservationError(f"{report.model_id}: {', '.join(failed)} do not hold; this model's traces cannot be relied on")
-    say(f"{report.model_id} ({report.family}): every identity holds")
+    say(f"{report.model_id} ({report.family}), method {report.method}: every identity holds")

@@ -77,11 +77,13 @@ def trace(
     return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning, steps))
 
 
-def validate(model: LoadedModel | str | Path, *, device: str = "cpu", dtype: Dtype = "float32") -> ValidationReport:
-    """Check the identities of the decomposition on a model. Raises UnsupportedModelError with the reason when it is refused."""
+def validate(
+    model: LoadedModel | str | Path, *, method: Method = "frozen", device: str = "cpu", dtype: Dtype = "float32"
+) -> ValidationReport:
+    """Check the identities of a method on a model. Raises UnsupportedModelError with the reason when it is refused."""
     from tracestore.extract.validate import validate as run
 
-    return run(load_model(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model)
+    return run(load_model(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model, method)
 
 
 def open_archive(path: str | Path, *, create: bool = False) -> Archive:

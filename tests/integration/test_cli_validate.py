@@ -19,7 +19,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_sound_model(model: Path) -> None:
     found = ok("validate", "--model", model, "--json").json
-    assert list(found) == ["model_id", "family", "supported", "identities"]
+    assert list(found) == ["model_id", "family", "method", "supported", "identities"]
     assert (found["model_id"], found["supported"]) == (str(model), True)
     assert "llama" in found["family"].lower()
     assert [list(identity) for identity in found["identities"]] == [["id", "error", "tolerance", "ok"]] * len(found["identities"])

@@ -12,26 +12,31 @@ from tracestore.extract import capture
 from tracestore.extract.attribute import Attributor
 from tracestore.extract.attribution import OutputAttribution, TargetSpec
 from tracestore.extract.identities import check_identities
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 EXACT = 1e-10
 ROUNDED = {"I0": 1e-6, "I12": 1e-6}  # transformers computes norms and RoPE in float32; tables hold float32
 
 
+METHODS = ("frozen", "secant")
+
+
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_every_identity_holds_in_every_family(name: str) -> None:
+def test_every_identity_holds_in_every_family(name: str, method: Method) -> None:
     attributor = Attributor(tiny_model(name))
     assert attributor.family == name.split("-")[0].removesuffix("_text")
-    results = check_identities(attributor, tokens(9))
+    results = check_identities(attributor, tokens(9), method)
     assert [r.id for r in results] == [f"I{n}" for n in range(13)]
     errors = {r.id: r.error for r in results}
     assert {i: e for i, e in errors.items() if not e <= ROUNDED.get(i, EXACT)} == {}
     assert all(r.ok for r in results)
 
 
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_pruned_graphs_conserve_at_every_node(name: str) -> None:
-    run = Attributor(tiny_model(name)).run(tokens(10))
+def test_pruned_graphs_conserve_at_every_node(name: str, method: Method) -> None:
+    run = Attributor(tiny_model(name)).run(tokens(10), method=method)
     for keep, most in ((0.3, 1 << 20), (0.9, 1 << 20), (1.0, 1 << 20), (0.9, 7)):
         found = run.attribute(TargetSpec(-2), PruningOptions(keep, most))
         assert graph_error(found) < EXACT

@@ -291,7 +291,7 @@ def frozen_attention(
         return state.instead(layer, pattern, query, key, value), None
     out = state.attention(query, key, value, pattern, layer, state)
     if state.keep:
-        state.kept[layer] = KeptAttention(query.detach(), key.detach(), value, out, pattern)
+        state.kept[layer] = KeptAttention(query, key, value, out, pattern)
     return out, None
 
 

@@ -18,10 +18,10 @@ from tracestore.extract import identity_checks as checks
 from tracestore.extract.admission import HALF_LOGIT_TOLERANCE
 from tracestore.extract.attention import seen_keys
 from tracestore.extract.attribute import Attributor, ForwardPass
-from tracestore.extract.attribution import Floats, OutputAttribution, TargetSpec
+from tracestore.extract.attribution import KEY, QUERY, VALUE, Floats, OutputAttribution, TargetSpec
 from tracestore.extract.output_tables import OutputNames, output_tables
 from tracestore.extract.table_checks import conservation_error
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 EVERY_EDGE = PruningOptions(keep=1.0, max_edges=1 << 40)
 FLOAT32_TOLERANCE, FLOAT64_TOLERANCE, FLOAT32_PARTS_TOLERANCE = 1e-4, 1e-10, 1e-6
@@ -65,6 +65,7 @@ class Subject:
     ids: Tensor  # [1, T]
     run: ForwardPass
     found: OutputAttribution
+    method: Method
 
     @property
     def scale(self) -> float:
@@ -72,11 +73,11 @@ class Subject:
         return max(abs(self.found.explained), self.found.logit_std)
 
 
-def check_identities(attributor: Attributor, ids: Tensor, *, naive_tokens: int = 5) -> list[IdentityResult]:
-    """Check I0 to I12 on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7."""
+def check_identities(attributor: Attributor, ids: Tensor, method: Method = "frozen", *, naive_tokens: int = 5) -> list[IdentityResult]:
+    """Check I0 to I12 of `method` on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7."""
     row = ids[None] if ids.dim() == 1 else ids
-    run = attributor.run(row, keep=True)
-    subject = Subject(attributor, row, run, run.attribute(TargetSpec(-1), EVERY_EDGE))
+    run = attributor.run(row, method=method, keep=True)
+    subject = Subject(attributor, row, run, run.attribute(TargetSpec(-1), EVERY_EDGE), method)
     exact = FLOAT64_TOLERANCE if run.final_state(0).dtype == torch.float64 else FLOAT32_TOLERANCE
     # transformers computes norms and RoPE in float32 whatever the weights are, and tables hold float32
     logits = HALF_LOGIT_TOLERANCE if attributor.half else max(FLOAT32_PARTS_TOLERANCE, exact)
@@ -114,22 +115,27 @@ def _direct_logits(subject: Subject) -> float:
     return checks.direct_logit_attribution(subject.run, found.pos, vector, bias, found.explained) / subject.scale
 
 
-def dense_edges(found: OutputAttribution) -> Floats:
-    """Spread the stored edges over an array [L, H, T, T] (query, key)."""
+def dense_edges(found: OutputAttribution, kind: int = VALUE) -> Floats:
+    """Spread the stored edges of one kind over an array [L, H, T, T] (query, key)."""
     layers, heads, length = found.flows.head_relevance.shape
     out = np.zeros((layers, heads, length, length))
-    edges = found.graph.edges
+    edges = found.graph.edges.take(found.graph.edges.kind == kind)
     out[edges.layer, edges.head, edges.query, edges.key] = edges.weight
     return out
 
 
+def _every_edge(found: OutputAttribution) -> Floats:
+    return np.stack([dense_edges(found, kind) for kind in (VALUE, KEY, QUERY)])
+
+
 def _naive(subject: Subject, tokens: int) -> float:
-    run = subject.attributor.run(subject.ids[:, :tokens], keep=True)
+    run = subject.attributor.run(subject.ids[:, :tokens], method=subject.method, keep=True)
     found = run.attribute(TargetSpec(-1), EVERY_EDGE)
     vector, _ = subject.attributor.reader.direction(found.gauge, found.token_id, None, run.final_state(found.pos))
     layer = len(run.capture.layout.blocks) // 2
-    naive = checks.naive_edges(run, layer, found.pos, vector).cpu().to(torch.float64).numpy()
-    return float(np.abs(naive - dense_edges(found)[layer]).max()) / max(abs(found.explained), found.logit_std)
+    naive = checks.naive_edges(run, layer, found.pos, vector)
+    gaps = [np.abs(edges.cpu().to(torch.float64).numpy() - dense_edges(found, kind)[layer]).max() for kind, edges in naive.items()]
+    return float(max(gaps)) / max(abs(found.explained), found.logit_std)
 
 
 def _outside(subject: Subject) -> float:
@@ -151,7 +157,7 @@ def _linear_in_targets(subject: Subject) -> float:
     run, token = subject.run, subject.found.token_id
     both = run.attribute(TargetSpec(-1, token, runner_up=True), EVERY_EDGE)
     one, other = (run.attribute(TargetSpec(-1, t, gauge="raw"), EVERY_EDGE) for t in (token, both.foil_token_id))
-    gap = np.abs(dense_edges(one) - dense_edges(other) - dense_edges(both)).max()
+    gap = np.abs(_every_edge(one) - _every_edge(other) - _every_edge(both)).max()
     gap = max(gap, np.abs(one.scores - other.scores - both.scores).max(), abs(one.bias - other.bias - both.bias))
     return float(gap) / subject.scale
 
@@ -172,15 +178,15 @@ def _padding(subject: Subject) -> float:
             mask[0] = torch.tensor([1] * length + [0] * pad, device=row.device)
         ids = torch.cat([row, longer])
         where = (mask.cumsum(1) - 1).clamp_min(0) if positions else None
-        run = subject.attributor.run(ids, attention_mask=mask, position_ids=where)
+        run = subject.attributor.run(ids, attention_mask=mask, position_ids=where, method=subject.method)
         start = pad if left else 0
         found = run.attribute(TargetSpec(start + length - 1, subject.found.token_id), EVERY_EDGE, batch=0)
         span = slice(start, start + length)
         gap = np.abs(found.scores[span] - subject.found.scores).max()
-        gap = max(gap, np.abs(dense_edges(found)[:, :, span, span] - dense_edges(subject.found)).max())
+        gap = max(gap, np.abs(_every_edge(found)[..., span, span] - _every_edge(subject.found)).max())
         outside = np.ones(length + pad, dtype=bool)
         outside[span] = False
-        worst = max(worst, gap, np.abs(found.scores[outside]).max(), np.abs(found.total_value[outside]).max())
+        worst = max(worst, gap, np.abs(found.scores[outside]).max(), np.abs(found.total_value + found.total_address)[outside].max())
     return float(worst) / subject.scale
 
 

@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from tracestore.extract.attention import KeptAttention, probabilities
 from tracestore.extract.attribute import ForwardPass
+from tracestore.extract.attribution import KEY, QUERY, VALUE
 from tracestore.extract.capture import Capture, NodeSums
+from tracestore.extract.secant import secant_row
+from tracestore.extract.secant_attention import Scores, tile_scores
 
 
 def pull(capture: Capture, output: Tensor, inputs: list[Tensor], seed: Tensor) -> tuple[list[Tensor], NodeSums]:
@@ -29,7 +33,7 @@ def pattern_of(kept: KeptAttention) -> Tensor:
     """Recompute the probabilities [H, T, J] of the first batch row."""
     rows = torch.arange(kept.query.shape[2], device=kept.query.device)
     with torch.no_grad():
-        return probabilities(kept.pattern, kept.query[0], kept.key[0], rows, 0)
+        return probabilities(kept.pattern, kept.query[0].detach(), kept.key[0].detach(), rows, 0)
 
 
 def row_sums(run: ForwardPass) -> float:
@@ -118,8 +122,11 @@ def direct_logit_attribution(run: ForwardPass, pos: int, vector: Tensor, bias: f
     return abs(total - explained)
 
 
-def naive_edges(run: ForwardPass, layer: int, pos: int, vector: Tensor) -> Tensor:
-    """I7's left side: edges [H, T, T] of a layer from explicit vectors: < g_i, W_O^h a_ij W_V D_j x_j >, for few tokens."""
+def naive_edges(run: ForwardPass, layer: int, pos: int, vector: Tensor) -> dict[int, Tensor]:
+    """I7's left side: the edges of a layer by kind, each [H, T, T], from explicit vectors, for few tokens.
+
+    VALUE: < g_i, W_O^h a_ij W_V D_j x_j >, with W_ij of the secant rule for a_ij in `secant`; there also KEY and QUERY (on the diagonal).
+    """
     capture = run.capture
     assert capture.final is not None
     out, kept, entered = capture.attended[layer], capture.state.kept[layer], capture.pre[layer]
@@ -133,23 +140,48 @@ def naive_edges(run: ForwardPass, layer: int, pos: int, vector: Tensor) -> Tenso
         (row,), _ = pull(capture, out, [kept.out], unit)
         projection.append(row[0])
     output_matrix = torch.stack(projection)
-    groups, width = kept.value.shape[1], kept.value.shape[3]
-    linear = torch.zeros_like(kept.value[0])  # W_V D_j x_j [Hkv, T, D]
-    for group in range(groups):
-        for coordinate in range(width):
-            unit = torch.zeros_like(kept.value)
-            unit[:, group, :, coordinate] = 1
-            (row,), _ = pull(capture, kept.value, [entered], unit)
-            linear[group, :, coordinate] = (row[0] * entered[0].detach()).sum(-1)
-    a = pattern_of(kept)
-    heads, length, seen = a.shape
-    edges = torch.zeros(heads, length, length, dtype=a.dtype, device=a.device)
-    for h in range(heads):
-        for i in range(length):
-            for j in range(seen):
-                vector_edge = output_matrix[:, i, h] @ (a[h, i, j] * linear[h // (heads // groups), j])
-                edges[h, i, j] = torch.dot(g[0, i], vector_edge)
-    return edges
+    gz = torch.einsum("id,dihe->hie", g[0], output_matrix)
+    repeat = kept.query.shape[1] // kept.value.shape[1]
+    values = _linear_part(capture, kept.value, entered).repeat_interleave(repeat, 0)  # W_V D_j x_j [H, T, D]
+    along = torch.einsum("hie,hje->hij", gz, values)
+    if capture.state.method == "frozen":
+        a = pattern_of(kept)
+        return {VALUE: a * along[..., : a.shape[-1]]}
+    scores = tile_scores(kept.pattern, kept.query[0].detach(), kept.key[0].detach(), torch.arange(out.shape[1], device=out.device), 0)
+    whole = kept.value[0].detach().repeat_interleave(repeat, 0)
+    weight, ds = _by_the_rule(scores, torch.einsum("hie,hje->hij", gz, whole))
+    factor = ds * kept.pattern.scaling / 2 * (1 if scores.ratio is None else scores.ratio)
+    query, key = kept.query[0].detach(), kept.key[0].detach().repeat_interleave(repeat, 0)
+    keys = _linear_part(capture, kept.key, entered).repeat_interleave(repeat, 0)
+    queries = _linear_part(capture, kept.query, entered)
+    return {
+        VALUE: weight * along,
+        KEY: factor * torch.einsum("hie,hje->hij", query, keys),
+        QUERY: torch.diag_embed((factor * torch.einsum("hie,hje->hij", queries, key)).sum(-1)),
+    }
+
+
+def _by_the_rule(scores: Scores, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Apply the rule to whole rows [H, T, J], a sink as one more key of value zero."""
+    total, allowed = scores.total, scores.open.expand_as(scores.total) > 0
+    if scores.sink is not None:
+        sink = scores.sink.to(total.dtype).view(-1, 1, 1).expand(*total.shape[:2], 1)
+        total, allowed, g = torch.cat([total, sink], -1), functional.pad(allowed, (0, 1), value=True), functional.pad(g, (0, 1))
+    weight, ds = secant_row(total, allowed, g)
+    seen = scores.total.shape[-1]
+    return weight[..., :seen], ds[..., :seen]
+
+
+def _linear_part(capture: Capture, made: Tensor, entered: Tensor) -> Tensor:
+    """Give what the State at a position makes of its own query, key or value `made` [1, Hx, T, D], without biases: [Hx, T, D]."""
+    linear = torch.zeros_like(made[0])
+    for head in range(made.shape[1]):
+        for coordinate in range(made.shape[3]):
+            unit = torch.zeros_like(made)
+            unit[:, head, :, coordinate] = 1
+            (row,), _ = pull(capture, made, [entered], unit)
+            linear[head, :, coordinate] = (row[0] * entered[0].detach()).sum(-1)
+    return linear
 
 
 def _random_like(x: Tensor, seed: int) -> Tensor:

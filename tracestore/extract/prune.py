@@ -21,7 +21,7 @@ from tracestore.model import PruningOptions
 def choose_edges(edges: AttentionEdges, total: float, options: PruningOptions) -> AttentionEdges:
     """Keep the head of `edges` (largest first) that holds `options.keep` of `total`, at most `options.max_edges`."""
     mass = np.cumsum(np.abs(edges.weight))
-    enough = int(np.searchsorted(mass, options.keep * total * (1 - 1e-9))) + 1
+    enough = len(edges) if options.keep >= 1 else int(np.searchsorted(mass, options.keep * total * (1 - 1e-9))) + 1
     return edges.take(np.arange(min(enough, options.max_edges, len(edges))))
 
 

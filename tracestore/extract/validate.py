@@ -9,6 +9,7 @@ import torch
 
 from tracestore.extract.identities import MEANING, IdentityResult, check_identities
 from tracestore.extract.loading import LoadedModel
+from tracestore.model import Method
 
 TEXT = "The capital of France is Paris, and the capital of Italy is"
 MAX_TOKENS = 12
@@ -21,6 +22,7 @@ class ValidationReport:
     model_id: str
     family: str
     identities: tuple[IdentityResult, ...]
+    method: Method = "frozen"
     supported: bool = True
 
     @property
@@ -31,13 +33,14 @@ class ValidationReport:
     def to_dict(self) -> dict[str, Any]:
         """Give the report as plain values, as `tracestore validate --json` prints it."""
         rows = [{"id": i.id, "error": i.error, "tolerance": i.tolerance, "ok": i.ok, "meaning": MEANING[i.id]} for i in self.identities]
-        return {"model_id": self.model_id, "family": self.family, "supported": self.supported, "identities": rows}
+        return {"model_id": self.model_id, "family": self.family, "method": self.method, "supported": self.supported, "identities": rows}
 
 
-def validate(loaded: LoadedModel) -> ValidationReport:
-    """Check I0 to I12 on a short text. Raises UnsupportedModelError with the reason when the model is refused."""
+def validate(loaded: LoadedModel, method: Method = "frozen") -> ValidationReport:
+    """Check I0 to I12 of a method on a short text. Raises UnsupportedModelError with the reason when the model is refused."""
     from tracestore.extract.trace import attributor_for
 
     attributor = attributor_for(loaded)
     ids = loaded.tokenizer(TEXT, add_special_tokens=False)["input_ids"][:MAX_TOKENS]
-    return ValidationReport(loaded.model_id, attributor.family, tuple(check_identities(attributor, torch.tensor(ids))))
+    found = check_identities(attributor, torch.tensor(ids), method)
+    return ValidationReport(loaded.model_id, attributor.family, tuple(found), method)

@@ -27,9 +27,8 @@ def validate(
         report = api.validate(loaded, method=method.value)
     except UnsupportedModelError as error:
         if as_json:
-            write_json(
-                {"model_id": model, "family": None, "method": method.value, "supported": False, "identities": [], "reason": str(error)}
-            )
+            refused = {"model_id": model, "family": None, "method": method.value, "supported": False}
+            write_json(refused | {"identities": [], "reason": str(error)})
         raise
     found = report.to_dict()
     rows = found["identities"]

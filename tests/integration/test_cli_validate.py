@@ -50,7 +50,7 @@ def test_an_identity_that_fails(model: Path, monkeypatch: pytest.MonkeyPatch) ->
     report = validate(api.load_model(model))
     first, *rest = report.identities
     broken = replace(report, identities=(replace(first, error=1.0), *rest))
-    monkeypatch.setattr(api, "validate", lambda loaded: broken)  # no sound model fails one
+    monkeypatch.setattr(api, "validate", lambda loaded, method: broken)  # no sound model fails one
     done = run("validate", "--model", model, "--json")
     assert done.code == 7
     assert done.json["identities"][0]["ok"] is False

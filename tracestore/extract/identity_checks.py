@@ -23,7 +23,7 @@ def pull(capture: Capture, output: Tensor, inputs: list[Tensor], seed: Tensor) -
     x0 = capture.pre[0].detach()
     sums = capture.sums = NodeSums.zeros(len(capture.layout.blocks), x0.shape[1], x0)
     try:
-        found = torch.autograd.grad(output, inputs, seed, retain_graph=True, allow_unused=True)
+        found = torch.autograd.grad(output, inputs, seed.reshape(output.shape), retain_graph=True, allow_unused=True)
     finally:
         capture.sums = None
     return [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)], sums

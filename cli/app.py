@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, demo, export, ingest, load, query, serve, store, trace, validate, why
+from tracestore.cli import archive, demo, export, ingest, load, query, serve, store, trace, validate, verify, why
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -47,6 +47,7 @@ app.command("trace")(trace.trace)
 app.command("load")(load.load)
 app.command("ingest")(ingest.ingest)
 app.command("why")(why.why)
+app.command("verify")(verify.verify)
 app.command("query")(query.query)
 app.command("queries")(query.queries)
 app.command("export")(export.export)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tracestore._version import __version__ as __version__
-    from tracestore.api import GraphStore, ingest_items, load_model, open_store, read_items, rebuild_store, trace, validate
+    from tracestore.api import GraphStore, ingest_items, load_model, open_store, read_items, rebuild_store, trace, validate, verify
     from tracestore.archive import Archive
     from tracestore.errors import (
         ArchiveError,
@@ -35,7 +35,17 @@ if TYPE_CHECKING:
 
 _HOME = {
     "tracestore._version": ("__version__",),
-    "tracestore.api": ("GraphStore", "ingest_items", "load_model", "open_store", "read_items", "rebuild_store", "trace", "validate"),
+    "tracestore.api": (
+        "GraphStore",
+        "ingest_items",
+        "load_model",
+        "open_store",
+        "read_items",
+        "rebuild_store",
+        "trace",
+        "validate",
+        "verify",
+    ),
     "tracestore.ingest": ("trace_to_archive",),
     "tracestore.archive": ("Archive",),
     "tracestore.errors": (
@@ -98,6 +108,7 @@ __all__ = [
     "trace",
     "trace_to_archive",
     "validate",
+    "verify",
 ]
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tracestore.extract.loading import Dtype, LoadedModel
     from tracestore.extract.validate import ValidationReport
     from tracestore.ingest import IngestSummary
+    from tracestore.knockouts import Kind, KnockoutReport
     from tracestore.load import LoadPlan, LoadSummary, PrunePlan, RetentionReport
     from tracestore.store.base import CheckReport, LoadLevel, LoadReport, Progress, Result, Store, StoreStatus
 
@@ -84,6 +85,30 @@ def validate(
     from tracestore.extract.validate import validate as run
 
     return run(load_model(model, device=device, dtype=dtype) if isinstance(model, str | Path) else model, method)
+
+
+def verify(
+    model: LoadedModel,
+    archive: Archive,
+    output_id: str,
+    *,
+    top: int = 10,
+    kind: Kind = "column",
+    random: int = 0,
+    seed: int = 0,
+    sources: Sequence[str] = (),
+    again: bool = False,
+) -> KnockoutReport:
+    """Knock out the top sources of a stored prediction on the model and append the effects to the archive.
+
+    `kind`: column (a token may not be read any more), edge, head, mean-embedding, motif, span or step; `random` further sources are drawn
+    as controls; `sources` names some instead. What was measured before is not measured again unless `again`. `.table` has a row each:
+    `effect` is `explained` without the source less `explained` with it, logits. Raises BadInputError, ModelOutputError.
+    """
+    from tracestore.knockouts import Choice
+    from tracestore.knockouts import verify as run
+
+    return run(model, archive, output_id, Choice(kind, top, random, seed, tuple(sources), again))
 
 
 def open_archive(path: str | Path, *, create: bool = False) -> Archive:
@@ -316,4 +341,5 @@ __all__: Final = (
     "rebuild_store",
     "trace",
     "validate",
+    "verify",
 )

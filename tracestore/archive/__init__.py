@@ -8,7 +8,7 @@ from tracestore.archive.manifest import Package
 from tracestore.archive.reader import PackageGoneError, PackageTables
 from tracestore.archive.redact import redact, redact_item, redacted_item_id, redacted_trace_id
 from tracestore.archive.verify import VerifyReport
-from tracestore.archive.writer import ArchiveWriter, item_local, item_table
+from tracestore.archive.writer import ArchiveWriter, appended_local, item_local, item_table
 
 __all__ = [
     "Archive",
@@ -18,6 +18,7 @@ __all__ = [
     "PackageGoneError",
     "PackageTables",
     "VerifyReport",
+    "appended_local",
     "item_local",
     "item_table",
     "redact",

@@ -3,7 +3,8 @@
 1. Every folder in `packages/` is a valid package, or a problem; what killed processes left is a note.
 2. Every file of a package is there, with its size and hash; none is there that the manifest does not name.
 3. Every table has the schema's columns and the rows that the manifest counts.
-4. Deep: every trace's own rows have the hash that was recorded, its Trace row bears its id, and every edge joins nodes that exist.
+4. Deep: every trace's own rows have the hash that was recorded, its Trace row bears its id, and every edge joins nodes that exist; so do
+   the edges of annotations (knockouts), whose nodes are the trace's or appended ones.
 5. A trace in two packages is a note (the first wins); so is an annotation of a trace that no package holds.
 """
 
@@ -63,7 +64,10 @@ def verify(layout: Layout, *, deep: bool = True) -> VerifyReport:
     packages = (*contents.packages, *contents.annotations)
     for package in packages:
         try:
+            sound = len(findings.problems)
             findings.problems.extend(_package_problems(reader, package, deep=deep))
+            if deep and package.kind == "annotations" and sound == len(findings.problems):
+                findings.problems.extend(_dangling_annotations(reader, contents, package))
         except PackageGoneError:
             findings.notes.append(f"Package {package.package_id} was compacted away during the check; its traces are in a newer package.")
     _note_duplicates(contents, findings)
@@ -173,6 +177,35 @@ def _content_problems(reader: Reader, package: Package) -> Iterator[str]:
         yield str(error)
     if changed:
         yield f"{damaged} the rows of {len(changed)} traces (such as {changed[0]}) are not those that were written. {REPAIR}"
+
+
+def _dangling_annotations(reader: Reader, contents: Contents, package: Package) -> Iterator[str]:
+    """Find appended edges whose ends are neither nodes of their trace nor appended to it."""
+    for entry in package.traces:
+        edges = [name for name in entry.rows if name in schema.EDGE_TABLES]
+        if not edges or entry.trace_id not in contents.winners:
+            continue
+        holders = [contents.winners[entry.trace_id], *contents.annotated[entry.trace_id]]
+        ends: dict[tuple[str, str], str] = {}
+        for name in edges:
+            _, ends[name, "src"], ends[name, "dst"] = schema.EDGE_TABLES[name]
+        locals_of: dict[str, set[object]] = {label: set() for label in ends.values()}
+        try:
+            for holder, ordinal in holders:
+                for label in locals_of.keys() & holder.traces[ordinal].rows.keys():
+                    locals_of[label] |= set(reader.read_table(holder, label, [ordinal], ["local"])["local"].to_pylist())
+            ordinal = package.trace_ids.index(entry.trace_id)
+            for (name, end), label in ends.items():
+                found = reader.read_table(package, name, [ordinal], [end])[end].to_pylist()
+                if not set(found) <= locals_of[label]:
+                    yield (
+                        f"Package {package.package_id} annotates trace {entry.trace_id} with edges in {name} whose {end} is no {label} of "
+                        f"it. {REPAIR}"
+                    )
+        except PackageGoneError:
+            raise
+        except ArchiveError:
+            continue  # damage of another package, which is reported there
 
 
 def _trace_problem(trace_id: str, tables: Mapping[str, pa.Table]) -> str | None:

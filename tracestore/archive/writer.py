@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 MAX_TRACES: Final = 64
 MAX_BYTES: Final = 128 * 2**20
 MAX_SECONDS: Final = 60.0
-ITEM_LOCAL_BIT: Final = 1 << 31
+APPENDED_LOCAL_BIT: Final = 1 << 31
 
 
 class ArchiveWriter:
@@ -147,10 +147,15 @@ def check_tables(trace_id: str, tables: Mapping[str, pa.Table]) -> None:
                 raise BadInputError(f"Table {name} of trace {trace_id} has nulls in {field.name}, which must have a value.")
 
 
+def appended_local(name: str) -> int:
+    """Number an appended node by its name, so that it cannot meet the trace's own numbers."""
+    digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
+    return APPENDED_LOCAL_BIT | (int.from_bytes(digest[:4], "big") >> 1)
+
+
 def item_local(item_id: str) -> int:
-    """Number an appended Item so that it cannot meet the trace's own numbers."""
-    digest = hashlib.sha256(item_id.encode(errors="surrogatepass")).digest()
-    return ITEM_LOCAL_BIT | (int.from_bytes(digest[:4], "big") >> 1)
+    """Number an appended Item by its id."""
+    return appended_local(item_id)
 
 
 def item_table(items: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -181,15 +186,15 @@ def merge_parts(parts: Sequence[Part]) -> list[Part]:
     for trace_id, found in by_trace.items():
         names = {name for part in found for name in part.tables}
         tables = {name: pa.concat_tables([part.tables[name] for part in found if name in part.tables]) for name in names}
-        if "Item" in tables:
-            tables["Item"] = _first_of_each(tables["Item"])
+        for label in tables.keys() & schema.NODE_BY_LABEL.keys():
+            tables[label] = _first_of_each(tables[label])
         merged.append(make_part(trace_id, tables))
     return merged
 
 
-def _first_of_each(items: pa.Table) -> pa.Table:
-    """Leave out lines that are there already."""
+def _first_of_each(nodes: pa.Table) -> pa.Table:
+    """Leave out nodes that are there already."""
     seen: dict[Any, int] = {}
-    for row, local in enumerate(items["local"].to_pylist()):
+    for row, local in enumerate(nodes["local"].to_pylist()):
         seen.setdefault(local, row)
-    return items.take(list(seen.values()))
+    return nodes.take(list(seen.values()))

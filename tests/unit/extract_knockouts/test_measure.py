@@ -50,8 +50,8 @@ def explained(runner: KnockoutRunner, logits: Tensor, gauge: str) -> float:
     """Take the explained quantity from reported logits: the softcap undone first."""
     cap = runner.attributor.reader.cap
     raw = logits.double() if cap is None else cap * torch.atanh(logits.double() / cap)
-    against = {"raw": 0.0, "centred": raw.mean(), "foil": raw[FOIL]}[gauge]
-    return float(raw[TOKEN] - against)
+    against = {"raw": 0.0, "centred": float(raw.mean()), "foil": float(raw[FOIL])}[gauge]
+    return float(raw[TOKEN]) - against
 
 
 def test_columns_and_edges_equal_the_models_own_code_without_them(runner: KnockoutRunner) -> None:

@@ -64,9 +64,7 @@ class RemovingAttention:
             if not allowed[row, head, q, k]:
                 raise BadInputError(f"L{layer}.H{head} has no attention edge from position {k} to {q}: it lies outside its window")
             if pattern.sinks is None and not (allowed[row, head, q] & ~gone[row, head, q]).any():
-                raise BadInputError(
-                    f"the edge from position {k} to {q} is all that L{layer}.H{head} can read there: without it nothing is left to renormalise"
-                )
+                raise BadInputError(f"the edge from position {k} to {q} is all that L{layer}.H{head} can read there: it cannot be removed")
         return _without(pattern, gone)
 
 

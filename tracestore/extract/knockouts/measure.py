@@ -24,6 +24,8 @@ from tracestore.extract.attribute import Attributor
 from tracestore.extract.freeze import frozen, linear, quieten, use_attention
 from tracestore.extract.knockouts.attend import RemovingAttention
 from tracestore.extract.knockouts.removal import Removal, Target, check_removal
+from tracestore.extract.loading import LoadedModel
+from tracestore.extract.trace import attributor_for
 
 BATCH_TOKENS: Final = 1024
 """Tokens of one batch: larger ones are no faster on a processor and take more memory."""
@@ -34,11 +36,19 @@ Progress = Callable[[int], None]
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What the model says with something removed: `explained` in the target's gauge (logits), `logp` of its tokens (nats), its first choice."""
+    """What the model says with something removed.
+
+    `explained` in the target's gauge (logits), `logp` of its tokens (nats), `top_token` its own first choice at the last position.
+    """
 
     explained: float
     logp: float
     top_token: int
+
+
+def knockout_runner(loaded: LoadedModel) -> KnockoutRunner:
+    """Prepare a loaded model. Raises UnsupportedModelError with the reason where it cannot be traced either."""
+    return KnockoutRunner(attributor_for(loaded))
 
 
 class KnockoutRunner:
@@ -144,8 +154,8 @@ class KnockoutRunner:
             rows = linear(h, reader.weight, reader.bias) * reader.scale
             if not bool(torch.isfinite(rows).all()):
                 raise ModelOutputError(
-                    f"the model's logits at position {target.first_pos + index} are NaN or infinite: its weights are broken, or it cannot run "
-                    "without what was removed"
+                    f"the model's logits at position {target.first_pos + index} are NaN or infinite: its weights are broken, or it "
+                    "cannot run without what was removed"
                 )
             vector, bias = reader.direction(target.gauge, token, target.foil, h)
             explained += h.double() @ vector.double() + bias

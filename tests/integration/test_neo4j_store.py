@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from tests.support.neo4j_server import TestServer
-from tests.support.store_counts import counts_of
+from tests.support.store_counts import content_of, counts_of
 from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace, make_traces
 from tracestore import schema
@@ -92,14 +92,14 @@ def test_a_second_load_adds_nothing_and_replace_leaves_one_generation(store: Neo
     traces = make_traces(3)
     bundle = bundle_of(traces)
     store.load(bundle)
-    before = store.status()
+    before = content_of(store)
     again = store.load(bundle)
     assert (again.loaded, again.skipped, again.nodes, again.edges) == ((), bundle.trace_ids, 0, 0)
-    assert store.status() == before
+    assert content_of(store) == before
     highest = neo4j_server.run("MATCH (t:Trace) RETURN max(t.trace_no)")[0][0]
     replaced = store.load(bundle, replace=True)
     assert replaced.loaded == bundle.trace_ids
-    assert store.status() == before
+    assert content_of(store) == before
     assert neo4j_server.run("MATCH (n) WHERE n.uid IS NOT NULL RETURN min(n.trace_no)")[0][0] > highest  # never used again
     assert store.check().problems == ()
     left = "MATCH (n) WHERE n:StoreClaim OR n:StoreLease OR n:StoreBatch RETURN count(n)"

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from tracestore import schema
 from tracestore.model import Trace
-from tracestore.store.base import LoadLevel
+from tracestore.store.base import LoadLevel, Store, StoreStatus
 
 
 def counts_of(traces: Sequence[Trace], *, level: LoadLevel) -> tuple[dict[str, int], dict[str, int]]:
@@ -24,3 +25,8 @@ def counts_of(traces: Sequence[Trace], *, level: LoadLevel) -> tuple[dict[str, i
                 else:
                     edges[schema.EDGE_TABLES[name][0].type] += count
     return dict(nodes), dict(edges)
+
+
+def content_of(store: Store) -> StoreStatus:
+    """Count what a store holds, without the size of its files: a server writes to them at any time."""
+    return replace(store.status(), bytes=0)

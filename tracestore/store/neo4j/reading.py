@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import QueryError, QueryTimeoutError, TracestoreError
@@ -51,10 +52,14 @@ def run(database: Database, cypher: str, params: Mapping[str, Any], limits: Limi
         database.driver.session(database=database.name, default_access_mode="READ", fetch_size=fetch) as session,
     ):
         try:
-            with session.begin_transaction(timeout=limits.timeout_s) as transaction:
+            transaction = session.begin_transaction(timeout=limits.timeout_s)
+            try:
                 result = transaction.run(cypher, dict(params))
                 names = list(result.keys())
                 records = list(result) if bound is None else result.fetch(bound)
+            finally:
+                with suppress(library.exceptions.Neo4jError):  # PROFILE cannot be left before its last row; nothing was written anyway
+                    transaction.close()
         except library.exceptions.Neo4jError as error:
             raise query_error(error, params, limits) from error
     truncated = limits.max_rows is not None and len(records) > limits.max_rows

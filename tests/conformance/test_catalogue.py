@@ -46,6 +46,8 @@ CASES: dict[str, list[Params]] = {
     "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], FILTERS)),
     "list_traces": [*FILTERS, {"since": 1_700_000_000_004}, {"older_than": 1_700_000_000_004}, *TIES],
     "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT]),
+    "disagreement": both(FILTERS[:3], [{}, *({"kind": kind} for kind in ("column", "edge", "head", "motif")), {"min_ranks": 1}]),
+    "unverified": both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
     "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
     "stats": FILTERS,
 }

@@ -31,6 +31,8 @@ SOUGHT: dict[str, list[dict[str, object]]] = {
     "correct_or_wrong_tokens": [{"token_id": 17}, {"text": " the"}],
     "check_conservation": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
     "conservation_summary": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
+    "disagreement": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
+    "unverified": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
     "check_closure": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
 }
 FORBIDDEN = ("AllNodesScan", "NodeByLabelScan", "UnionNodeByLabelsScan", "CartesianProduct", "RelationshipTypeScan", "AllRelationshipsScan")

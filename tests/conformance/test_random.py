@@ -35,6 +35,7 @@ class Spec:
     parallel: bool
     broken: bool
     judged: bool
+    knockouts: bool
 
     def make(self, name: str) -> Trace:
         items = [{"item_id": f"i{n}", "dataset": dataset, "split": "test" if n else "train"} for n, dataset in enumerate(self.datasets)]
@@ -48,6 +49,7 @@ class Spec:
             items=items,
             target_text=" " + self.target,
             parallel=self.parallel,
+            knockouts=self.knockouts,
             trace_id=name,
         )
         if self.broken:
@@ -70,6 +72,7 @@ SPECS = st.builds(
     parallel=st.booleans(),
     broken=st.booleans(),
     judged=st.booleans(),
+    knockouts=st.booleans(),
 )
 OPTIONS: dict[str, st.SearchStrategy[object]] = {
     "model_id": st.sampled_from(["m", "n"]),
@@ -80,6 +83,9 @@ OPTIONS: dict[str, st.SearchStrategy[object]] = {
     "min_share": st.sampled_from([0.05, 0.3]),
     "min_cosine": st.sampled_from([-0.5, 0.5]),
     "min_outputs": st.integers(1, 3),
+    "min_ranks": st.integers(1, 3),
+    "kind": st.sampled_from(["column", "mean_embedding"]),
+    "top": st.integers(1, 4),
     "sink": st.booleans(),
     "any_model": st.booleans(),
     "by": st.sampled_from(["direct", "total", "score"]),

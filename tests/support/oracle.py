@@ -331,6 +331,45 @@ def _stats(g: Oracle, p: Params) -> Iterator[Row]:
         yield row | {"correct": sum(o["correct"] is True for o in outputs), "wrong": sum(o["correct"] is False for o in outputs)}
 
 
+def _newest_knockouts(g: Oracle, output: Row, kind: str | None) -> Iterator[tuple[Row, Row]]:
+    """Yield (source, knockout), of each source's measurements of one kind at one place the newest."""
+    newest: dict[tuple[Any, ...], tuple[Row, Row]] = {}
+    for source, _, edge in g.graph.in_edges(output["key"], data=True):
+        if edge["type"] == "KNOCKOUT" and kind in (None, edge["kind"]):
+            place = (source, edge["kind"], edge["layer"], edge["head"], edge["query_pos"])
+            if place not in newest or newest[place][1]["created_at"] < edge["created_at"]:
+                newest[place] = (g.graph.nodes[source], edge)
+    yield from newest.values()
+
+
+def _disagreement(g: Oracle, p: Params) -> Iterator[Row]:
+    for output, _ in g.outputs(p):
+        groups: dict[tuple[str, bool], list[tuple[Row, Row]]] = defaultdict(list)
+        for source, edge in _newest_knockouts(g, output, p["kind"]):
+            if edge["estimate"] is not None:
+                groups[edge["kind"], source["label"] == "Span"].append((source, edge))
+        for (kind, _), members in groups.items():
+            for source, edge in members:
+                rank_score = 1 + sum(abs(other["estimate"]) > abs(edge["estimate"]) for _, other in members)
+                rank_effect = 1 + sum(abs(other["effect"]) > abs(edge["effect"]) for _, other in members)
+                sign = edge["estimate"] * edge["effect"] > 0
+                if sign or abs(rank_score - rank_effect) >= p["min_ranks"]:
+                    row = {"output_id": output["output_id"], "kind": kind, "sign": sign, "score": edge["estimate"]}
+                    row |= {name: source.get(name) for name in ("pos", "first_pos", "last_pos", "text", "motif")}
+                    row |= {name: edge[name] for name in ("layer", "head", "query_pos", "effect", "effect_logp", "created_at")}
+                    yield row | {"gap": edge["effect"] + edge["estimate"], "rank_score": rank_score, "rank_effect": rank_effect}
+
+
+def _unverified(g: Oracle, p: Params) -> Iterator[Row]:
+    for output, _ in g.outputs(p):
+        tried = {source["key"] for source, _ in _newest_knockouts(g, output, p["kind"])}
+        for token, edge in g.entering(output, "INFLUENCES", "Token"):
+            if edge["rank_direct"] <= p["top"] and token["pos"] < output["pos"] and not token["sink"] and token["key"] not in tried:
+                row = {name: edge[name] for name in ("score", "direct", "share", "rank_direct")}
+                row |= {name: token[name] for name in ("pos", "token_id", "text")}
+                yield row | {"output_id": output["output_id"], "output_text": output["text"]}
+
+
 def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
@@ -341,6 +380,7 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "conservation_summary": _conservation_summary,
     "correct_or_wrong": _correct_or_wrong,
     "correct_or_wrong_tokens": _correct_or_wrong_tokens,
+    "disagreement": _disagreement,
     "driver_heads": _driver_heads,
     "drivers": _drivers,
     "drivers_across": _drivers_across,
@@ -353,4 +393,5 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "search_text": _search_text,
     "similar_mechanism": _similar_mechanism,
     "stats": _stats,
+    "unverified": _unverified,
 }

@@ -62,13 +62,14 @@ def make_trace(
     n_prompt_tokens: int | None = None,
     target_text: str | None = None,
     extras: bool = False,
+    knockouts: bool = False,
 ) -> Trace:
     """Make one trace.
 
     `text` fixes the tokens (words with their leading space) and overrides `n_tokens`; `positions` fixes the explained positions, else the
     last `n_outputs`; `items` gives properties of the Item nodes, else one or two random ones; `target_text` is the token predicted after
     the last position; `extras` adds random rows to the tables that no extractor fills yet (Composition, Path, KNOCKOUT, SUPPORTS, KEY,
-    QUERY is left empty so that conservation holds).
+    QUERY is left empty so that conservation holds); `knockouts` adds KNOCKOUT rows to every Output.
     """
     rng = np.random.default_rng([seed, 7_919])
     pieces = _pieces(text, n_tokens, rng)
@@ -115,6 +116,10 @@ def make_trace(
         from tests.support.extras import extra_tables
 
         merged.update(extra_tables(rng, merged, numbers, model_id))
+    if knockouts:
+        from tests.support.knockouts import knockout_tables
+
+        merged.update(knockout_tables(rng, merged))
     return Trace(name, merged)
 
 

@@ -36,6 +36,7 @@ def both(first: list[Params], second: list[Params]) -> list[Params]:
 ACROSS: list[Params] = [{}, {"min_share": 0.1}, {"sink": True}, {"origin": "prompt"}, {"origin": "generated", "sink": True}]
 TIES: list[Params] = [{"older_than": 1_700_000_000_001, "after_id": name} for name in ("0" * 32, "f" * 32)]  # two traces of one time
 HEADS: list[Params] = [{"layer": 1, "head": 0}, {"layer": 2, "head": 1}, {"layer": 0, "head": 2}]
+KINDS: list[Params] = [{"kind": "column"}, {"kind": "edge"}, {"kind": "head"}, {"kind": "motif"}]
 CASES: dict[str, list[Params]] = {
     "drivers_across": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "outputs_driven_by": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
@@ -46,7 +47,7 @@ CASES: dict[str, list[Params]] = {
     "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], FILTERS)),
     "list_traces": [*FILTERS, {"since": 1_700_000_000_004}, {"older_than": 1_700_000_000_004}, *TIES],
     "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT]),
-    "disagreement": both(FILTERS[:3], [{}, *({"kind": kind} for kind in ("column", "edge", "head", "motif")), {"min_ranks": 1}]),
+    "disagreement": both(FILTERS[:3], [{}, *KINDS, {"min_ranks": 1}]),
     "unverified": both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
     "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
     "stats": FILTERS,

@@ -3,13 +3,23 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DEMO_OUTPUT ?= demo-output
+DEMO_SERVER ?= $(DEMO_OUTPUT)/neo4j
+DEMO_FLAGS ?=
+LOCAL_NEO4J := $(BIN)/python -m tracestore.store.neo4j.local
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo test setup lint unit sweep bench docs prebuilt crash clean
+.PHONY: demo demo-neo4j test setup lint unit sweep bench docs prebuilt crash clean
 
 demo: $(STAMP) ## trace, load and ask: the main job on a small real model
-	$(BIN)/tracestore demo --output demo-output
+	$(BIN)/tracestore demo --output $(DEMO_OUTPUT)
+
+demo-neo4j: $(STAMP) ## the same on a real Neo4j server of this machine (Java and Maven, no Docker)
+	@settings="$$($(LOCAL_NEO4J) start --home $(DEMO_SERVER))" && eval "$$settings" && \
+	  $(BIN)/tracestore demo --output $(DEMO_OUTPUT) --store "$$NEO4J_URI" $(DEMO_FLAGS)
+	@echo 'The server still runs. To ask on:  eval "$$($(LOCAL_NEO4J) start --home $(DEMO_SERVER))"'
+	@echo 'To stop it:  $(LOCAL_NEO4J) stop --home $(DEMO_SERVER)'
 
 test: $(STAMP) lint unit ## everything that must hold
 
@@ -48,4 +58,5 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $(STAMP)
 
 clean:
+	@test ! -x $(BIN)/python || test ! -d $(DEMO_SERVER) || $(LOCAL_NEO4J) stop --home $(DEMO_SERVER)
 	rm -rf $(VENV) build dist demo-output *.egg-info

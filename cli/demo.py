@@ -29,6 +29,10 @@ DRIVERS = 6
 def demo(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for archive, store and report.")] = Path("demo-output"),
     prebuilt: Annotated[bool, typer.Option("--prebuilt", help="From the archive that ships with the package, without torch.")] = False,
+    store: Annotated[
+        str | None,
+        typer.Option("--store", "-s", help="Load into this store instead: a URL such as bolt://127.0.0.1:7687.", show_default=False),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Trace some prompts through a small real model, load the graph, and ask it. Safe to repeat."""
@@ -38,14 +42,14 @@ def demo(
     stages = Stages()
     with resumable(RESUME):
         archive = _prebuilt_archive(parts.PREBUILT) if prebuilt else _traced_archive(parts.ITEMS, output / "archive", stages)
-        store = output / ("prebuilt.lbug" if prebuilt else "graph.lbug")
-        answer = _load_and_ask(archive, store, output / "report.html", stages, quiet=as_json)
+        url = store or str(output / ("prebuilt.lbug" if prebuilt else "graph.lbug"))
+        answer = _load_and_ask(archive, url, output / "report.html", stages, quiet=as_json)
     if as_json:
-        write_json({"archive": str(archive.path), "store": str(store), "stages": stages.seconds, **answer})
+        write_json({"archive": str(archive.path), "store": url, "stages": stages.seconds, **answer})
         return
     typer.echo(f"worst closure error: {answer['worst_closure']:.1e} (sums of token scores against the model's own logits)")
-    typer.echo(f"report: {output / 'report.html'}; archive: {archive.path}; store: {store}")
-    typer.echo(f"ask on: tracestore query drivers -p output_id={answer['output_id']} --store {store}")
+    typer.echo(f"report: {output / 'report.html'}; archive: {archive.path}; store: {url}")
+    typer.echo(f"ask on: tracestore query drivers -p output_id={answer['output_id']} --store {url}")
 
 
 @dataclass
@@ -90,12 +94,12 @@ def _traced_archive(items: Path, path: Path, stages: Stages) -> Archive:
     return archive
 
 
-def _load_and_ask(archive: Archive, path: Path, report: Path, stages: Stages, *, quiet: bool) -> dict[str, Any]:
+def _load_and_ask(archive: Archive, url: str, report: Path, stages: Stages, *, quiet: bool) -> dict[str, Any]:
     """Load the archive, answer the headline and a cross-prompt question, check conservation, write the report."""
     from tracestore import api
     from tracestore.ingest import demo as parts
 
-    with api.open_store(path) as graph:
+    with api.open_store(url) as graph:
         with stages.stage("load the graph") as notes, progress("loading", "edges") as reporter:
             found = graph.load(archive, level="mechanism", progress=reporter.advance, on_plan=lambda plan: reporter.expect(plan.edges))
             rate = f", {found.edges / found.seconds:,.0f} edges/s" if found.edges else ""

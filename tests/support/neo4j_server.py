@@ -42,6 +42,9 @@ TRANSACTION_MEMORY = "24m"
 QUICK_START = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC")
 """A test server lives for a minute: the first compiler is enough, and it leaves the processors to the tests."""
 
+SIZES = Sizes("512m", "128m", {"db.memory.transaction.max": TRANSACTION_MEMORY}, QUICK_START)
+"""The local process of a run. Whoever kills it starts it again with these."""
+
 
 @dataclass(frozen=True, slots=True)
 class TestServer:
@@ -125,7 +128,7 @@ def _process() -> TestServer | str:
     home = Path(tempfile.mkdtemp(prefix="tracestore-neo4j-"))
     local = LocalServer(home, VERSION, tied=True)
     try:
-        running = local.start(sizes=Sizes("512m", "128m", {"db.memory.transaction.max": TRANSACTION_MEMORY}, QUICK_START))
+        running = local.start(sizes=SIZES)
     except TracestoreError as error:
         shutil.rmtree(home, ignore_errors=True)
         return f"a local process: {error}"
@@ -187,9 +190,9 @@ def shared_server() -> TestServer:
     return found
 
 
-def missing(reason: str) -> NoReturn:
-    """Skip the test, or fail it where Neo4j is required."""
-    if "neo4j" in os.environ.get("TRACESTORE_REQUIRE", "").split(","):
+def missing(reason: str, what: str = "neo4j") -> NoReturn:
+    """Skip the test, or fail it where `what` is required: TRACESTORE_REQUIRE names such things, with commas."""
+    if what in os.environ.get("TRACESTORE_REQUIRE", "").split(","):
         pytest.fail(reason)
     pytest.skip(reason)
 

@@ -183,8 +183,13 @@ def translate(error: neo4j.exceptions.Neo4jError, subject: str) -> TracestoreErr
         return ResourceError(f"Neo4j ran out of transaction memory for {subject}; raise dbms.memory.transaction.total.max or its heap")
     if error.is_retryable():
         return StoreUnavailableError(f"Neo4j could not do {subject} now ({code}); try again")
+    if code.endswith("Schema.ConstraintCreationFailed"):
+        return StoreError(f"Neo4j cannot do {subject}: nodes that are there break the constraint")
     if code.startswith("Neo.DatabaseError"):
-        return StoreUnavailableError(f"Neo4j failed at {subject} ({code}); its log says why: often a full disk")
+        return StoreUnavailableError(
+            f"Neo4j failed at {subject} ({code}); its log says why: often a full disk. Mend that, start the server again, "
+            "and run the same command again: what is complete stays, nothing partial is visible"
+        )
     return StoreError(f"Neo4j refused {subject} ({code})")
 
 

@@ -49,21 +49,22 @@ class Database:
 
         return self._transaction(read, subject, "READ")
 
-    def write(self, work: Work[T], subject: str) -> T:
-        """Run `work` in a transaction of its own; repeat it after errors that pass.
+    def write(self, work: Work[T], subject: str, *, patience_s: float | None = None) -> T:
+        """Run `work` in a transaction of its own; repeat it after errors that pass, for `patience_s` (None: as long as usual).
 
         Raises ResourceError when the server lacks memory for it (not repeated: send less), StoreUnavailableError when patience ends.
         """
-        return self._transaction(work, subject, "WRITE")
+        return self._transaction(work, subject, "WRITE", patience_s)
 
     def schema(self, statement: str) -> None:
         """Run one change of the schema in a transaction of its own."""
         with translated("a schema change"), self.driver.session(database=self.name) as session:
             session.run(statement).consume()
 
-    def _transaction(self, work: Work[T], subject: str, mode: str) -> T:
+    def _transaction(self, work: Work[T], subject: str, mode: str, patience_s: float | None = None) -> T:
         exceptions = load_driver().exceptions
-        deadline = time.monotonic() + self._patience_s
+        patience_s = self._patience_s if patience_s is None else min(patience_s, self._patience_s)
+        deadline = time.monotonic() + patience_s
         pause = _FIRST_PAUSE_S
         while True:
             try:
@@ -79,7 +80,7 @@ class Database:
             except (exceptions.ServiceUnavailable, exceptions.SessionExpired, exceptions.TransactionError) as error:
                 if time.monotonic() > deadline:
                     raise StoreUnavailableError(
-                        f"Neo4j could not be reached for {subject} during {self._patience_s:.0f} s; run the command again when it is back"
+                        f"Neo4j could not be reached for {subject} during {patience_s:.0f} s; run the command again when it is back"
                     ) from error
                 _log.info("repeating %s after %s", subject, type(error).__name__)
             time.sleep(pause)

@@ -12,12 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from tracestore.errors import StoreLockedError
+from tracestore.errors import StoreError, StoreLockedError, StoreUnavailableError
 from tracestore.store.migration_files import Migration, known_migrations, still_missing
 from tracestore.store.neo4j.connection import load_driver, translate, translated
 from tracestore.store.neo4j.database import Database, rows
-from tracestore.store.neo4j.ddl import FIRST
+from tracestore.store.neo4j.ddl import FIRST, schema_statements
 from tracestore.store.neo4j.importing import complete_import
+from tracestore.store.neo4j.inspection import missing_schema
 
 if TYPE_CHECKING:
     import neo4j
@@ -72,3 +73,31 @@ def _apply(database: Database, lock: neo4j.Transaction, migration: Migration) ->
         "CREATE (:StoreMigration {version: $version, name: $name, checksum: $checksum, applied_at: timestamp()})",
         {"version": migration.version, "name": migration.name, "checksum": migration.checksum},
     )
+
+
+def restore_schema(database: Database) -> list[str]:
+    """Make constraints and indexes anew that somebody dropped; give their names.
+
+    Without them a load would be slow and nothing would forbid a double. Raises StoreError when one cannot be made.
+    """
+    lost = missing_schema(database)
+    if not lost:
+        return []
+    for statement in schema_statements():
+        if statement.split()[2] in lost:
+            try:
+                database.schema(statement)
+            except StoreUnavailableError:
+                raise
+            except StoreError as error:
+                raise StoreError(
+                    f"the constraint or index {statement.split()[2]} is missing and cannot be made again: {error}. "
+                    "Where doubled nodes stand in its way, build the store anew: tracestore store rebuild"
+                ) from error
+    database.rows(f"CALL db.awaitIndexes({_INDEX_S})")
+    if still := missing_schema(database):
+        raise StoreError(
+            f"the constraint or index {still[0]} is missing or not online, and cannot be made again: another one stands in its place. "
+            "Drop that one, then run: tracestore store migrate"
+        )
+    return lost

@@ -25,7 +25,7 @@ from tracestore.store.neo4j import ledger
 from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.connection import Credentials, check_url, make_driver, read_credentials, server_version, translated
 from tracestore.store.neo4j.database import PATIENCE_S, Database
-from tracestore.store.neo4j.migrations import apply_migrations, pending_migrations
+from tracestore.store.neo4j.migrations import apply_migrations, pending_migrations, restore_schema
 from tracestore.store.neo4j.writers import LoadSettings, Pace
 
 if TYPE_CHECKING:
@@ -69,7 +69,8 @@ def open_neo4j(
 ) -> Neo4jStore:
     """Open a store on a server. See `tracestore.store.open_engine`; without `credentials` the environment is asked.
 
-    Opening for writing applies missing migrations (with `create`, or where some were applied before) and cleans what dead loads left.
+    Opening for writing applies missing migrations (with `create`, or where some were applied before), makes constraints and indexes anew
+    that were dropped, and cleans what dead loads left.
     """
     checked = check_url(url, allow_plain=allow_plain)
     who = credentials or read_credentials()
@@ -86,6 +87,7 @@ def open_neo4j(
             if missing and not create and len(missing) == missing[-1].version:
                 raise StoreUnavailableError(f"there is no store at {checked} yet; run: tracestore store init --store {checked}")
             apply_migrations(database, checked)
+            restore_schema(database)
             clean_orphans(database)
     except BaseException:
         database.close()
@@ -139,8 +141,8 @@ class Neo4jStore:
         return self._database
 
     def migrate(self) -> Sequence[str]:
-        """Apply what is missing of the migrations; give their names."""
-        return apply_migrations(self._write(), self._url)
+        """Apply what is missing of the migrations, and make lost constraints and indexes anew; give the names of both."""
+        return [*apply_migrations(self._write(), self._url), *restore_schema(self._database)]
 
     def load(
         self,

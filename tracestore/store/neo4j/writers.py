@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _SMALLEST_BATCH: Final = 100
 _BATCHES_BEFORE_GROWING: Final = 50
+_GIVE_BACK_S: Final = 5.0
+"""How long a failed load tries to give its lease back; it ends by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +98,7 @@ class Load:
             ledger.abandon(transaction, self.load_id)
 
         with suppress(TracestoreError):
-            self.database.write(work, "the end of a failed load")
+            self.database.write(work, "the end of a failed load", patience_s=_GIVE_BACK_S)
             clean_orphans(self.database)
 
     def write_all(self, groups: Sequence[Group], progress: Progress | None) -> RowCounts:

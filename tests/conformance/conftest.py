@@ -48,6 +48,13 @@ def fixed_traces() -> list[Trace]:
         make_trace(7, text=cat, n_outputs=2, mechanism=False),
         make_trace(10, text=cat, positions=[3, 7]),  # one token predicted twice in one trace
     ]
+    word = "the dog sat on the mat because it was the mat"
+    traces += [
+        make_trace(11, text=word, n_outputs=7, n_prompt_tokens=5, steps=3, items=[{**facts[0], "item_id": "pair", "variant": "clean"}]),
+        make_trace(12, text=word.replace("dog", "old cat"), n_outputs=6, items=[{**facts[0], "item_id": "pair", "variant": "corrupt"}]),
+        make_trace(13, text=word, n_outputs=7, n_prompt_tokens=5, model_id="other", steps=2, checkpoint_step=500, items=facts[:1]),
+        make_trace(14, text=word, n_outputs=7, n_prompt_tokens=5, model_id="other", checkpoint_step=900),
+    ]
     twin = make_trace(1, text=cat, n_outputs=4, items=facts[:1], trace_id="0" * 32)
     unjudged = with_column(traces[2], "Output", "correct", [None, True, False, None, True])
     textless = make_trace(8, text=cat, n_outputs=1)

@@ -51,10 +51,23 @@ CASES: dict[str, list[Params]] = {
     "unverified": both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
     "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
     "stats": FILTERS,
+    "context_or_prompt": [*FILTERS, *CORRECT],
+    "compare_models": both(
+        [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "rival"}, {"a": "other", "b": "other", "step_a": 500, "step_b": 900}],
+        [{}, {"min_share": 0.2}, {"dataset": "facts"}, {"method": "value"}],
+    ),
+    "compare_models_tokens": both(
+        [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "other", "step_b": 900}],
+        [{}, {"min_share": 0.2}, {"dataset": "facts", "split": "test"}],
+    ),
+    "compare_variants": both([{"a": "clean", "b": "corrupt"}], [{}, {"dataset": "facts"}, {"model_id": "other"}, {"split": "test"}]),
+    "compare_variants_tokens": both([{"a": "clean", "b": "corrupt"}, {"a": "corrupt", "b": "clean"}], [{}, {"method": "frozen"}]),
 }
 OF_OUTPUT: dict[str, list[Params]] = {
     "drivers": both([{"by": "direct"}, {"by": "total"}, {"by": "score"}], [{}, {"sink": False}]),
     "driver_heads": [{}],
+    "span_drivers": [{}, {"own": True}, {"kind": "document"}, {"kind": "step", "own": True}],
+    "thought_chain": [{}, {"width": 8, "hops": 6}, {"width": 1}, {"hops": 0}, {"hops": 1, "width": 2}],
     "similar_mechanism": [{}, {"any_model": True}, {"min_cosine": 0.5}],
     "check_conservation": TOLERANCES,
     "conservation_summary": TOLERANCES,
@@ -63,7 +76,7 @@ OF_OUTPUT: dict[str, list[Params]] = {
 
 
 def test_every_query_has_an_oracle_and_cases() -> None:
-    assert set(catalogue()) == set(QUERIES) == set(CASES) | set(OF_OUTPUT)
+    assert set(catalogue()) == set(QUERIES) == set(CASES) | set(OF_OUTPUT) | {"step_graph"}
 
 
 @pytest.mark.parametrize("query", sorted(CASES))
@@ -74,7 +87,7 @@ def test_query_over_all_traces(store: Store, oracle: Oracle, query: str) -> None
 
 @pytest.mark.parametrize("query", sorted(OF_OUTPUT))
 def test_query_of_one_output(store: Store, oracle: Oracle, traces: list[Trace], query: str) -> None:
-    ids = [output.output_id for trace in (traces[0], traces[2], traces[4], traces[-1]) for output in trace.outputs]
+    ids = [output.output_id for trace in (traces[0], traces[2], traces[4], traces[8], traces[-1]) for output in trace.outputs]
     counts = [
         compare(store, oracle, query, {"output_id": i, **params}) for i in ids[:: max(1, len(ids) // 6)] for params in OF_OUTPUT[query]
     ]
@@ -87,6 +100,14 @@ def test_checks_over_everything_and_over_one_trace(store: Store, oracle: Oracle,
     for tolerance in TOLERANCES:
         compare(store, oracle, query, tolerance)
         compare(store, oracle, query, {"trace_id": traces[-1].trace_id, **tolerance})
+
+
+@pytest.mark.parametrize("params", both([{"by": "score"}, {"by": "total"}], [{}, {"steps_only": True}]))
+def test_steps_of_a_trace(store: Store, oracle: Oracle, traces: list[Trace], params: Params) -> None:
+    cut = [trace for trace in traces if trace.table("SUPPORTS.Span.Span").num_rows]
+    assert len(cut) == 2
+    assert all(compare(store, oracle, "step_graph", {"trace_id": trace.trace_id, **params}) > 0 for trace in cut[:1])
+    assert all(compare(store, oracle, "step_graph", {"trace_id": trace.trace_id, **params}) >= 0 for trace in (*cut[1:], traces[0]))
 
 
 def test_checks_find_what_was_broken_and_nothing_else(store: Store, traces: list[Trace]) -> None:

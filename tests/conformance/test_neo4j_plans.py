@@ -33,6 +33,10 @@ SOUGHT: dict[str, list[dict[str, object]]] = {
     "conservation_summary": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
     "disagreement": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
     "unverified": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
+    "span_drivers": [{"output_id": OUTPUT}, {"output_uid": 4_294_967_300}],
+    "thought_chain": [{"output_id": OUTPUT}, {"output_uid": 4_294_967_300}],
+    "step_graph": [{"trace_id": "0" * 32}],
+    "context_or_prompt": [{"trace_id": "0" * 32}],
     "check_closure": [{"trace_id": "0" * 32}, {"output_id": OUTPUT}],
 }
 FORBIDDEN = ("AllNodesScan", "NodeByLabelScan", "UnionNodeByLabelsScan", "CartesianProduct", "RelationshipTypeScan", "AllRelationshipsScan")
@@ -41,7 +45,7 @@ FORBIDDEN = ("AllNodesScan", "NodeByLabelScan", "UnionNodeByLabelsScan", "Cartes
 @pytest.fixture(scope="module")
 def filled(neo4j_server: TestServer) -> TestServer:
     with neo4j_server.open_empty() as store:
-        store.load(bundle_of(make_traces(12, n_outputs=3, n_tokens=12)), level="mechanism")
+        store.load(bundle_of(make_traces(12, n_outputs=3, n_tokens=12, steps=2)), level="mechanism")
     neo4j_server.run("CALL db.prepareForReplanning(30)")
     return neo4j_server
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx as nx
 
+from tests.support.oracle_spans import QUERIES as SPAN_QUERIES
 from tracestore import schema
 from tracestore.model import Trace
 
@@ -394,4 +395,5 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "similar_mechanism": _similar_mechanism,
     "stats": _stats,
     "unverified": _unverified,
+    **SPAN_QUERIES,
 }

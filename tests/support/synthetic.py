@@ -10,6 +10,7 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -63,13 +64,16 @@ def make_trace(
     target_text: str | None = None,
     extras: bool = False,
     knockouts: bool = False,
+    steps: int = 0,
+    checkpoint_step: int | None = None,
 ) -> Trace:
     """Make one trace.
 
     `text` fixes the tokens (words with their leading space) and overrides `n_tokens`; `positions` fixes the explained positions, else the
     last `n_outputs`; `items` gives properties of the Item nodes, else one or two random ones; `target_text` is the token predicted after
     the last position; `extras` adds random rows to the tables that no extractor fills yet (Composition, Path, KNOCKOUT, SUPPORTS, KEY,
-    QUERY is left empty so that conservation holds); `knockouts` adds KNOCKOUT rows to every Output.
+    QUERY is left empty so that conservation holds); `knockouts` adds KNOCKOUT rows to every Output; `steps`
+    cuts what follows the prompt into so many step spans, with an answer around them and random SUPPORTS.
     """
     rng = np.random.default_rng([seed, 7_919])
     pieces = _pieces(text, n_tokens, rng)
@@ -78,6 +82,7 @@ def make_trace(
     prompt = n_prompt_tokens if n_prompt_tokens is not None else max(1, size - max(0, len(chosen) - 1))
     name = trace_id or ids.content_hash(
         ["synthetic", seed, pieces, n_layers, n_heads, list(chosen), parallel, model_id, keep, max_edges, mechanism, target_text]
+        + ([steps, checkpoint_step] if steps or checkpoint_step is not None else [])
     )
     numbers = Locals()
     tables: dict[str, list[pa.Table]] = {}
@@ -90,7 +95,7 @@ def make_trace(
     add("Item", _items(rng, seed, items, n_items, numbers))
     tokens = numbers.take(size)
     add("Token", _tokens(pieces, tokens, prompt, model_id))
-    add("Span", _spans(pieces, prompt, numbers) if spans and size > 1 else build_table("Span", {"local": []}))
+    add("Span", _spans(pieces, prompt, numbers, steps) if spans and size > 1 else build_table("Span", {"local": []}))
     outputs = numbers.take(len(chosen))
     closure = 0.0
     for pos, local in zip(chosen, outputs.tolist(), strict=True):
@@ -110,7 +115,9 @@ def make_trace(
         if mechanism:
             for table, built in mechanism_tables(flow, kept, local, tokens[: pos + 1], numbers).items():
                 add(table, built)
-    add("Trace", _header(name, pieces, prompt, model_id, (n_layers, n_heads, keep, max_edges), seed, closure))
+    if steps:
+        add("SUPPORTS.Span.Span", _supports(rng, tables["Span"][0]))
+    add("Trace", _header(name, pieces, prompt, model_id, (n_layers, n_heads, keep, max_edges), seed, closure, checkpoint_step))
     merged = {table: pa.concat_tables(parts).combine_chunks() for table, parts in tables.items()}
     if extras:
         from tests.support.extras import extra_tables
@@ -131,7 +138,14 @@ def _pieces(text: str | None, n_tokens: int, rng: np.random.Generator) -> list[s
 
 
 def _header(
-    name: str, pieces: list[str], prompt: int, model_id: str, shape: tuple[int, int, float, int], seed: int, closure: float
+    name: str,
+    pieces: list[str],
+    prompt: int,
+    model_id: str,
+    shape: tuple[int, int, float, int],
+    seed: int,
+    closure: float,
+    checkpoint_step: int | None,
 ) -> pa.Table:
     n_layers, n_heads, keep, max_edges = shape
     text = "".join(pieces)
@@ -142,6 +156,7 @@ def _header(
             "trace_id": name,
             "model_id": model_id,
             "model_fingerprint": ids.content_hash(["model", model_id]),
+            "checkpoint_step": [checkpoint_step],
             "run_id": "synthetic-run",
             "prompt_hash": ids.prompt_hash("".join(pieces[:prompt])),
             "text": text,
@@ -215,21 +230,45 @@ def _tokens(pieces: list[str], tokens: Array, prompt: int, model_id: str) -> pa.
     return build_table("Token", columns)
 
 
-def _spans(pieces: list[str], prompt: int, numbers: Locals) -> pa.Table:
+def _spans(pieces: list[str], prompt: int, numbers: Locals, steps: int) -> pa.Table:
     half = max(1, len(pieces) // 2)
-    bounds = [("document", "doc-1", 0, half - 1), ("role", "user", 0, max(0, prompt - 1))]
+    bounds: list[tuple[str, str | None, int, int]] = [("document", "doc-1", 0, half - 1), ("role", "user", 0, max(0, prompt - 1))]
+    extra: dict[str, Any] = {}
+    if steps:
+        cuts = np.linspace(prompt, len(pieces), steps + 1).astype(int).tolist()
+        bounds += [("answer", None, prompt, len(pieces) - 1)]
+        bounds += [("step", None, low, high - 1) for low, high in pairwise(cuts)]
+        values = [None, None, *(float(1 + index) for index in range(steps + 1))]
+        extra = dict.fromkeys(("explained", "bias", "own", "unassigned"), values)
+    kinds = [bound[0] for bound in bounds]
     return build_table(
         "Span",
         {
+            **extra,
             "local": numbers.take(len(bounds)),
             "kind": [b[0] for b in bounds],
             "ref": [b[1] for b in bounds],
-            "ordinal": [0] * len(bounds),
+            "ordinal": [kinds[:index].count(kind) for index, kind in enumerate(kinds)],
             "first_pos": [b[2] for b in bounds],
             "last_pos": [b[3] for b in bounds],
             "text": ["".join(pieces[b[2] : b[3] + 1]) for b in bounds],
         },
     )
+
+
+def _supports(rng: np.random.Generator, spans: pa.Table) -> pa.Table:
+    """Let every step, and the answer, rest on all spans that begin before it."""
+    rows = spans.to_pylist()
+    pairs = [
+        (source["local"], target["local"], source, target)
+        for target in rows
+        for source in rows
+        if target["kind"] in ("step", "answer") and source["kind"] != "answer" and source["first_pos"] < target["first_pos"]
+    ]
+    score = quantise(rng.normal(0, 1, len(pairs))).astype(np.float32)
+    rank = [1 + sum(abs(score[j]) > abs(score[i]) for j, q in enumerate(pairs) if q[1] == p[1]) for i, p in enumerate(pairs)]
+    columns = {"src": [pair[0] for pair in pairs], "dst": [pair[1] for pair in pairs], "score": score, "total": -2 * score, "rank": rank}
+    return build_table("SUPPORTS.Span.Span", columns)
 
 
 def _rank(values: Array, sinks: Array) -> Array:

@@ -1,0 +1,67 @@
+// name: compare_models
+// question: Which heads did one model, or checkpoint, gain or lose against another on the same prompts?
+// param a: string -- the first model's id
+// param b: string -- the second model's id
+// param step_a: int? -- only traces of the first at this training step
+// param step_b: int? -- only traces of the second at this training step
+// param method: string? -- only this attribution method
+// param dataset: string? -- only prompts that an Item of this data set asked for
+// param split: string? -- only prompts that an Item of this split asked for
+// param min_share: float(0..1) = 0.02 -- mean share from which a head counts as used
+// param k: int(1..) = 20 -- rows at most
+// column layer: int -- layer, from 0
+// column head: int -- query head, from 0
+// column share_a: float -- mean share over the first's predictions (0 where the head is not among the 64 largest), 0 to 1
+// column share_b: float -- the same over the second's
+// column difference: float -- share_b - share_a: ranked by its size
+// column relevance_a: float -- mean signed relevance over the first's predictions (0 where it is not stored), logits
+// column relevance_b: float -- the same over the second's
+// column change: string -- gained or lost (crosses min_share), kept, or unused (below it in both)
+// column pairs: int -- pairs of predictions looked at
+// order: -|difference|, layer, head
+// rows: k
+// seeks: nothing; scans Trace (one row a trace) to join the two models' traces by prompt_hash
+// merge: group layer, head; mean share_a, share_b, relevance_a, relevance_b by pairs; sum pairs; difference and change again
+MATCH (ta:Trace)
+WHERE ta.model_id = $a AND ta.ready_id IS NOT NULL
+  AND ta.checkpoint_step = $step_a                                             // when $step_a
+  AND ta.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+MATCH (tb:Trace)
+WHERE tb.prompt_hash = ta.prompt_hash AND tb.model_id = $b AND tb.ready_id IS NOT NULL AND tb.method = ta.method AND tb.uid <> ta.uid
+  AND tb.checkpoint_step = $step_b                                             // when $step_b
+MATCH (oa:Output)-[:OF]->(ta)
+MATCH (ob:Output)-[:OF]->(tb)
+WHERE ob.pos = oa.pos AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+WITH count(*) AS pairs
+WHERE pairs > 0
+MATCH (ta:Trace)
+WHERE ta.model_id = $a AND ta.ready_id IS NOT NULL
+  AND ta.checkpoint_step = $step_a                                             // when $step_a
+  AND ta.method = $method                                                      // when $method
+  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+  }                                                                            // when $dataset or $split
+MATCH (tb:Trace)
+WHERE tb.prompt_hash = ta.prompt_hash AND tb.model_id = $b AND tb.ready_id IS NOT NULL AND tb.method = ta.method AND tb.uid <> ta.uid
+  AND tb.checkpoint_step = $step_b                                             // when $step_b
+MATCH (oa:Output)-[:OF]->(ta)
+MATCH (ob:Output)-[:OF]->(tb)
+WHERE ob.pos = oa.pos AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+UNWIND [oa.uid, ob.uid] AS side
+MATCH (h:HeadSummary)
+WHERE h.output_uid = side
+WITH pairs, h.layer AS layer, h.head AS head,
+     sum(CASE WHEN side = oa.uid THEN h.share ELSE 0.0 END) / pairs AS share_a,
+     sum(CASE WHEN side = oa.uid THEN 0.0 ELSE h.share END) / pairs AS share_b,
+     sum(CASE WHEN side = oa.uid THEN h.relevance ELSE 0.0 END) / pairs AS relevance_a,
+     sum(CASE WHEN side = oa.uid THEN 0.0 ELSE h.relevance END) / pairs AS relevance_b
+RETURN layer, head, share_a, share_b, share_b - share_a AS difference, relevance_a, relevance_b,
+       CASE WHEN share_a < $min_share AND share_b >= $min_share THEN 'gained' WHEN share_a >= $min_share AND share_b < $min_share THEN 'lost'
+            WHEN share_a >= $min_share THEN 'kept' ELSE 'unused' END AS change, pairs
+ORDER BY abs(share_b - share_a) DESC, layer, head
+LIMIT $k

@@ -1,0 +1,64 @@
+// name: compare_variants
+// question: Which heads does a model use more, or less, on one variant of the items than on the other (clean and corrupt)?
+// param a: string -- the first variant
+// param b: string -- the second variant
+// param model_id: string? -- only this model
+// param method: string? -- only this attribution method
+// param dataset: string? -- only Items of this data set
+// param split: string? -- only Items of this split
+// param min_share: float(0..1) = 0.02 -- mean share from which a head counts as used
+// param k: int(1..) = 20 -- rows at most
+// column layer: int -- layer, from 0
+// column head: int -- query head, from 0
+// column share_a: float -- mean share over the first's predictions (0 where the head is not among the 64 largest), 0 to 1
+// column share_b: float -- the same over the second's
+// column difference: float -- share_b - share_a: ranked by its size
+// column relevance_a: float -- mean signed relevance over the first's predictions (0 where it is not stored), logits
+// column relevance_b: float -- the same over the second's
+// column change: string -- gained or lost (crosses min_share), kept, or unused (below it in both)
+// column pairs: int -- pairs of predictions looked at
+// order: -|difference|, layer, head
+// rows: k
+// seeks: nothing; scans Item
+// merge: group layer, head; mean share_a, share_b, relevance_a, relevance_b by pairs; sum pairs; difference and change again
+MATCH (ia:Item)-[:OF]->(ta:Trace)
+WHERE ia.variant = $a AND ta.ready_id IS NOT NULL
+  AND ta.model_id = $model_id                                                  // when $model_id
+  AND ta.method = $method                                                      // when $method
+  AND ia.dataset = $dataset                                                    // when $dataset
+  AND ia.split = $split                                                        // when $split
+MATCH (ib:Item)-[:OF]->(tb:Trace)
+WHERE ib.item_id = ia.item_id AND ib.variant = $b AND tb.ready_id IS NOT NULL
+  AND tb.model_fingerprint = ta.model_fingerprint AND tb.method = ta.method AND tb.uid <> ta.uid
+WITH DISTINCT ta, tb, ia.item_id AS item_id
+MATCH (oa:Output)-[:OF]->(ta)
+MATCH (ob:Output)-[:OF]->(tb)
+WHERE ob.pos - tb.n_prompt_tokens = oa.pos - ta.n_prompt_tokens AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+WITH count(*) AS pairs
+WHERE pairs > 0
+MATCH (ia:Item)-[:OF]->(ta:Trace)
+WHERE ia.variant = $a AND ta.ready_id IS NOT NULL
+  AND ta.model_id = $model_id                                                  // when $model_id
+  AND ta.method = $method                                                      // when $method
+  AND ia.dataset = $dataset                                                    // when $dataset
+  AND ia.split = $split                                                        // when $split
+MATCH (ib:Item)-[:OF]->(tb:Trace)
+WHERE ib.item_id = ia.item_id AND ib.variant = $b AND tb.ready_id IS NOT NULL
+  AND tb.model_fingerprint = ta.model_fingerprint AND tb.method = ta.method AND tb.uid <> ta.uid
+WITH DISTINCT pairs, ta, tb, ia.item_id AS item_id
+MATCH (oa:Output)-[:OF]->(ta)
+MATCH (ob:Output)-[:OF]->(tb)
+WHERE ob.pos - tb.n_prompt_tokens = oa.pos - ta.n_prompt_tokens AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+UNWIND [oa.uid, ob.uid] AS side
+MATCH (h:HeadSummary)
+WHERE h.output_uid = side
+WITH pairs, h.layer AS layer, h.head AS head,
+     sum(CASE WHEN side = oa.uid THEN h.share ELSE 0.0 END) / pairs AS share_a,
+     sum(CASE WHEN side = oa.uid THEN 0.0 ELSE h.share END) / pairs AS share_b,
+     sum(CASE WHEN side = oa.uid THEN h.relevance ELSE 0.0 END) / pairs AS relevance_a,
+     sum(CASE WHEN side = oa.uid THEN 0.0 ELSE h.relevance END) / pairs AS relevance_b
+RETURN layer, head, share_a, share_b, share_b - share_a AS difference, relevance_a, relevance_b,
+       CASE WHEN share_a < $min_share AND share_b >= $min_share THEN 'gained' WHEN share_a >= $min_share AND share_b < $min_share THEN 'lost'
+            WHEN share_a >= $min_share THEN 'kept' ELSE 'unused' END AS change, pairs
+ORDER BY abs(share_b - share_a) DESC, layer, head
+LIMIT $k

@@ -54,7 +54,16 @@ def _output_json(output: Output, k: int | None, by: By) -> dict[str, Any]:
         "drivers": [{key: row[key] for key in DRIVER_KEYS} for row in (rows if k is None else rows[:k])],
         "heads": [{key: row[key] for key in HEAD_KEYS} for row in _heads(output)],
         **{key: output.row.get(key) for key in MORE_KEYS},
+        "knockouts": _knockouts_json(output),
     }
+
+
+def _knockouts_json(output: Output) -> dict[str, Any] | None:
+    """Say how many sources were removed on the model, and of how many it confirms the direction; None where none was."""
+    from tracestore.knockouts import agreement
+
+    found = agreement(output.trace, output.row["local"])
+    return None if found is None else {"tried": found.tried, "agree": found.agree}
 
 
 def _heads(output: Output) -> list[dict[str, Any]]:
@@ -68,8 +77,10 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     from rich.console import Console
 
     from tracestore.coloured import influence_text, legend_text, shown
+    from tracestore.knockouts import agreement
 
     row = output.row
+    measured = agreement(output.trace, row["local"])
     influences = output.influences().to_pylist()
     rows = ranked(influences, by)
     console = Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -80,7 +91,12 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     _line(f"'{target}': probability {row['prob']:.1%}, logit {row['logit']:.3f}; explained {row['explained']:.3f}{against}")
     chosen = rows if k is None else rows[:k]
     table = [{**driver, "text": shown(driver["text"], driver["token_id"]), "share": f"{driver['share']:.1%}"} for driver in chosen]
-    print_table(["pos", "text", "score", "direct", "total", "share", "sink"], table, title=f"drivers, by {by}")
+    columns = ["pos", "text", "score", "direct", "total", "share", "sink"]
+    if measured is not None and measured.columns:
+        effects = {token["pos"]: measured.columns.get(token["local"]) for token in output.trace.table("Token").to_pylist()}
+        table = [{**driver, "without it": effects[driver["pos"]]} for driver in table]
+        columns.append("without it")
+    print_table(columns, table, title=f"drivers, by {by}")
     at = {token["pos"]: f"{token['pos']} {shown(token['text'], token['token_id'])}" for token in influences}
     heads = [
         {
@@ -96,6 +112,8 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     print_table(["head", "relevance", "share", "from", "to", "induction"], heads, title="heads (those that read the sink most come last)")
     for note in _notes(row, rows, len(chosen)):
         _line(note)
+    if measured is not None:
+        _line(measured.sentence())
 
 
 def _notes(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown_rows: int) -> list[str]:

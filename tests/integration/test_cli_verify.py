@@ -42,6 +42,22 @@ def test_one_output_is_verified_and_then_known(model: Path, archive: Path) -> No
         assert part in again.out
 
 
+def test_why_says_whether_the_model_agrees(model: Path, archive: Path, tmp_path: Path) -> None:
+    output = output_in(archive)
+    before = ok("why", "--output", output, "--archive", archive)
+    assert "knockouts:" not in before.out
+    assert "without it" not in before.out
+    done = ok("verify", output, "--model", model, "--archive", archive, "--top", 3, "--json").json["outputs"][0]
+    ok("load", "--archive", archive, "--store", tmp_path / "graph.lbug")
+    for place in (("--archive", archive), ("--store", tmp_path / "graph.lbug")):
+        (found,) = ok("why", "--output", output, *place, "--json").json["outputs"]
+        assert found["knockouts"] == {"tried": 3, "agree": done["agree"]}
+        shown = ok("why", "--output", output, *place).out
+        assert "knockouts: 3 sources were removed on the model" in shown
+        assert "without it" in shown
+        assert f"{done['knockouts'][0]['effect']:.4g}" in shown
+
+
 def test_a_named_source_and_an_empty_kind(model: Path, archive: Path) -> None:
     given = ("verify", output_in(archive), "--model", model, "--archive", archive)
     assert [k["source"] for k in ok(*given, "--kind", "head", "--source", "l1.h2", "--json").json["outputs"][0]["knockouts"]] == ["L1.H2"]

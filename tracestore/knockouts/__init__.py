@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
+from tracestore.knockouts.effects import Agreement, agreement
 from tracestore.knockouts.report import KnockoutReport, OutputKnockouts
 from tracestore.knockouts.run import Choice, PartialVerifyError, verify, verify_all
 from tracestore.knockouts.sources import KINDS, Kind
 
-__all__ = ["KINDS", "Choice", "Kind", "KnockoutReport", "OutputKnockouts", "PartialVerifyError", "verify", "verify_all"]
+__all__ = [
+    "KINDS",
+    "Agreement",
+    "Choice",
+    "Kind",
+    "KnockoutReport",
+    "OutputKnockouts",
+    "PartialVerifyError",
+    "agreement",
+    "verify",
+    "verify_all",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tracestore import schema
@@ -26,6 +27,38 @@ def known_effects(trace: Trace, output_local: int) -> dict[Key, Row]:
                 if key not in found or found[key]["created_at"] <= row["created_at"]:
                     found[key] = row
     return found
+
+
+def agrees(estimate: float, effect: float) -> bool:
+    """Do trace and model say the same about the direction: what supports a prediction lowers it by going."""
+    return estimate * effect < 0 or estimate == effect == 0
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How the measurements of one Output compare with its trace; `columns` gives the effect (logits) of each token's column, by local."""
+
+    tried: int
+    agree: int
+    columns: Mapping[int, float]
+
+    def sentence(self) -> str:
+        """Say it for a reader."""
+        if self.agree == self.tried:
+            verdict = "the model confirms the direction of every one"
+        else:
+            verdict = f"the model confirms the direction of {self.agree} and contradicts {self.tried - self.agree}"
+        return f"knockouts: {self.tried} sources were removed on the model; {verdict}"
+
+
+def agreement(trace: Trace, output_local: int) -> Agreement | None:
+    """Compare the newest measurement of each source with its estimate; None where nothing was measured."""
+    found = known_effects(trace, output_local)
+    judged = [row for row in found.values() if row["estimate"] is not None]
+    if not judged:
+        return None
+    columns = {key[1]: row["effect"] for key, row in found.items() if key[0] == "Token" and row["kind"] == "column"}
+    return Agreement(len(judged), sum(agrees(row["estimate"], row["effect"]) for row in judged), columns)
 
 
 def effect_tables(output_local: int, measured: Sequence[tuple[Source, float, float]], created_at: int) -> dict[str, pa.Table]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tracestore.knockouts.effects import agrees
 from tracestore.knockouts.sources import Kind, Source
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Knockout:
     @property
     def agrees(self) -> bool:
         """Do trace and model say the same about the direction?"""
-        return self.estimate * self.effect < 0 or self.estimate == self.effect == 0
+        return agrees(self.estimate, self.effect)
 
     def to_dict(self) -> dict[str, Any]:
         """Give it as plain values."""

@@ -73,14 +73,15 @@ def extract(attributor: Attributor, ids: torch.Tensor, method: Method) -> None:
     output_tables(found, names, first_local=ids.shape[1] + 1, token_locals=np.arange(1, ids.shape[1] + 1), token_ids=ids[0].numpy())
 
 
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
+    """Time one call."""
+    start = clock()
+    work()
+    return clock() - start
+
+
 def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int, method: Method, clock: Callable[[], float]) -> None:
     """Print the ratios for every length."""
-
-    def seconds(work: Callable[[], object]) -> float:
-        start = clock()
-        work()
-        return clock() - start
-
     attributor = Attributor(model)
     print("| tokens | forward, s | forward + backward | extraction, one target | over forward + backward | each further target |")
     print("|---|---|---|---|---|---|")
@@ -95,10 +96,10 @@ def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int, method
             warm()
         rows = []
         for _ in range(repeats if length <= 256 else max(1, repeats // 3)):
-            base, both, traced = (seconds(each) for each in work)
+            base, both, traced = (seconds(each, clock) for each in work)
             run = attributor.run(ids, method=method)
             run.attribute(TargetSpec(-1))
-            further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)))
+            further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)), clock)
             rows.append((base, both / base, traced / base, traced / both, further / base))
         median = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"| {length} | {median[0]:.3f} | {median[1]:.2f} x | {median[2]:.2f} x | {median[3]:.2f} | {median[4]:.2f} x |", flush=True)

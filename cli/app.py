@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, demo, export, ingest, load, query, serve, store, trace, validate, verify, why
+from tracestore.cli import archive, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -53,6 +53,7 @@ app.command("queries")(query.queries)
 app.command("export")(export.export)
 app.command("serve")(serve.serve)
 app.command("validate")(validate.validate)
+app.command("eval")(evaluate.evaluate)
 app.add_typer(store.app, name="store")
 app.add_typer(archive.app, name="archive")
 

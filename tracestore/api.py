@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from tracestore.archive import Archive
+    from tracestore.evaluate.evaluation import Evaluation
     from tracestore.export import ExportReport
     from tracestore.extract.items import ItemFailure, ItemFormat
     from tracestore.extract.loading import Dtype, LoadedModel
@@ -109,6 +110,32 @@ def verify(
     from tracestore.knockouts import verify as run
 
     return run(model, archive, output_id, Choice(kind, top, random, seed, tuple(sources), again))
+
+
+def evaluate(
+    suites: Sequence[str] | None,
+    output: str | Path,
+    *,
+    methods: Sequence[str] | None = None,
+    model: str = DEMO_MODEL,
+    load: Callable[[], LoadedModel] | None = None,
+    split: str | None = "report",
+    limit: int | None = None,
+    progress: Callable[[], None] | None = None,
+) -> Evaluation:
+    """Evaluate traces and baselines on suites (None: all) into the folder `output`; a run that was stopped goes on there.
+
+    `load` gives the language model where it is loaded already. Raises BadInputError for unknown suites and methods.
+    """
+    _need_extract()
+    from tracestore.evaluate.evaluation import run
+    from tracestore.evaluate.methods import find_methods
+    from tracestore.evaluate.suites.registry import SUITES, find_suite
+
+    chosen = [find_suite(name) for name in suites or SUITES]
+    loader = load or (lambda: load_model(model))
+    found = find_methods(None if methods is None else list(methods))
+    return run(chosen, found, Path(output), model=model, load=loader, split=split, limit=limit, progress=progress)
 
 
 def open_archive(path: str | Path, *, create: bool = False) -> Archive:

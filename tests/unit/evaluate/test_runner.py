@@ -1,0 +1,86 @@
+"""Rows are appended case by case, survive a cut-off line, and belong to their settings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tracestore.errors import BadInputError
+from tracestore.evaluate.case import Case
+from tracestore.evaluate.measures.faithfulness import cuts_of
+from tracestore.evaluate.methods import METHODS, find_methods
+from tracestore.evaluate.runner import RunSettings, read_rows, run_suite
+from tracestore.evaluate.suites.known import circuit_cases
+from tracestore.evaluate.suites.registry import SUITES, find_suite
+
+NAMES = ["secant.total", "frozen.total", "random", "leave_one_out"]
+SETTINGS = RunSettings("circuits", "", tuple(NAMES), False)
+
+
+@pytest.fixture(scope="module")
+def cases() -> list[Case]:
+    return list(circuit_cases("hop3", 3))
+
+
+def test_rows_say_what_was_found_and_a_killed_run_goes_on(cases: list[Case], tmp_path: Path) -> None:
+    path, methods = tmp_path / "rows.jsonl", find_methods(NAMES)
+    first = run_suite(cases[:2], methods, SETTINGS, path)
+    by = {(row["id"], row["method"]): row for row in first}
+    assert [by[case.id, "secant.total"]["chain"] for case in cases[:2]] == [1.0, 1.0]
+    assert all(by[case.id, "leave_one_out"]["top1"] == 1.0 for case in cases[:2])
+    with path.open("a") as file:
+        file.write(path.read_text().splitlines()[0][:-40])  # a line that a kill cut off
+    asked: list[str] = []
+
+    def again() -> Iterator[Case]:
+        for case in cases:
+            asked.append(case.id)
+            yield case
+
+    rows = run_suite(again(), methods, SETTINGS, path)
+    assert {row["id"] for row in rows} == {case.id for case in cases}
+    assert [row for row in rows if row["id"] != cases[2].id] == first, "what was there was computed again"
+    assert len(path.read_text().splitlines()) == 3
+
+
+def test_other_settings_are_other_rows(cases: list[Case], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    run_suite(cases[:1], find_methods(["random"]), replace(SETTINGS, methods=("random",)), path)
+    assert list(read_rows(path, SETTINGS)) == []
+    assert json.loads(path.read_text())["rows"][0]["n_tokens"] == 9
+
+
+def test_a_file_that_holds_something_else_is_refused(cases: list[Case], tmp_path: Path) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("once upon a time\n")
+    with pytest.raises(BadInputError, match="not a results file"):
+        run_suite(cases, find_methods(["random"]), SETTINGS, path)
+    assert path.read_text() == "once upon a time\n"
+
+
+def test_names_that_are_not_there_are_refused_with_what_is() -> None:
+    with pytest.raises(BadInputError, match=r"no method 'secret'.*secant\.direct"):
+        find_methods(["secret"])
+    with pytest.raises(BadInputError, match=r"no suite 'x'.*chase, circuits"):
+        find_suite("x")
+    assert set(SUITES) == {"chase", "circuits", "prompts", "reasoning", "commonsense"}
+    assert len(METHODS) > 20
+
+
+def test_cuts_hold_the_first_three_and_the_whole() -> None:
+    assert cuts_of(0) == []
+    assert cuts_of(5) == [1, 2, 3, 4, 5]
+    assert cuts_of(30) == [1, 2, 3, 4, 17, 30]
+
+
+def test_every_method_gives_a_finite_number_for_every_token() -> None:
+    (case,) = circuit_cases("induction", 1)
+    for method in METHODS.values():
+        scores = method.run(case)
+        assert scores.shape == (case.length,), method.name
+        assert np.isfinite(scores).all(), method.name

@@ -1,0 +1,168 @@
+"""Run methods over the cases of a suite, case by case; each finished case is one line of a file, so that a killed run goes on.
+
+1. Read what is there: a line counts when it is whole and was made with the same settings.
+2. For each case that is missing: every method once (processor time against a plain forward pass of the same prompt), its order measured
+   against evidence and, where the suite asks for it, by removals that all methods share.
+3. Append the case's line and flush it to the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from tracestore.errors import BadInputError, ResourceError
+from tracestore.evaluate.case import SINK, Case, Scores
+from tracestore.evaluate.measures import ranking
+from tracestore.evaluate.measures.faithfulness import faithfulness
+from tracestore.evaluate.methods import Method
+from tracestore.evaluate.removing import PERTURBATIONS, Removing
+from tracestore.ids import content_hash
+
+Row = dict[str, Any]
+"""What one method got on one case: flat, JSON values; NaN is null."""
+
+_VERSION: Final = 1  # raise when a measure changes, so that old lines are not mixed with new ones
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """What a line depends on beside its case."""
+
+    suite: str
+    model: str
+    methods: tuple[str, ...]
+    faithful: bool
+
+    @property
+    def key(self) -> str:
+        """Hash of the settings."""
+        return content_hash({**asdict(self), "version": _VERSION})[:16]
+
+
+def run_suite(
+    cases: Iterable[Case], methods: Sequence[Method], settings: RunSettings, path: Path, *, progress: Callable[[], None] | None = None
+) -> list[Row]:
+    """Evaluate every case that `path` (a .jsonl of rows) does not hold yet; give all rows. `progress` is called after each case."""
+    known = {row["id"] for row in read_rows(path, settings)}
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as file:
+            for case in cases:
+                if case.id not in known:
+                    rows = evaluate_case(case, methods, settings)
+                    file.write(json.dumps({"settings": settings.key, "rows": rows}, allow_nan=False) + "\n")
+                    file.flush()
+                    os.fsync(file.fileno())
+                if progress is not None:
+                    progress()
+    except OSError as error:
+        raise ResourceError(
+            f"results cannot be written to {path} ({error.strerror}): free some space, or choose another --output"
+        ) from error
+    return list(read_rows(path, settings))
+
+
+def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
+    """Read the rows of a results file that were made with these settings. A line that a kill cut off is mended by being ignored."""
+    if not path.exists():
+        return
+    text = path.read_text(encoding="utf-8")
+    if text and not text.endswith("\n"):  # cut off: what follows must not be glued to it
+        whole = text[: text.rfind("\n") + 1]
+        path.write_text(whole, encoding="utf-8")
+        text = whole
+    for line in text.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            raise BadInputError(f"{path} is not a results file of this command: give another --output") from None
+        if entry.get("settings") == settings.key:
+            yield from entry["rows"]
+
+
+def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
+    """Measure every method on one case."""
+    removing = Removing(case) if settings.faithful else None
+    forward = _seconds(lambda: _plain_forward(case))
+    rows = []
+    for method in methods:
+        started = time.process_time()
+        scores = method.run(case)
+        seconds = time.process_time() - started
+        rows.append(
+            {
+                "suite": settings.suite,
+                "id": case.id,
+                "task": case.task,
+                "method": method.name,
+                "correct": case.correct,
+                "n_tokens": case.length,
+                "forwards": seconds / forward,
+                **_against_evidence(case, scores),
+                **({} if removing is None else _by_removal(removing, scores)),
+            }
+        )
+    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+
+
+def _plain_forward(case: Case) -> None:
+    with torch.no_grad():
+        case.attributor.model(input_ids=case.ids, use_cache=False)
+
+
+def _seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    run()  # warm
+    taken = []
+    for _ in range(repeats):
+        started = time.process_time()
+        run()
+        taken.append(time.process_time() - started)
+    return min(taken)
+
+
+def _against_evidence(case: Case, scores: Scores) -> Row:
+    """Measure an order against the evidence, without the first token and, under names that end in `_with_first`, with it."""
+    found: Row = {}
+    if not case.evidence:
+        return found
+    for suffix, left_out in (("", {SINK} - case.evidence), ("_with_first", set[int]())):
+        ranked = ranking.order(scores, left_out)
+        recalls = ranking.step_recalls(ranked, case.steps)
+        found |= {
+            f"top1{suffix}": ranking.precision_at(ranked, case.evidence, 1),
+            f"precision3{suffix}": ranking.precision_at(ranked, case.evidence, 3),
+            f"mrr{suffix}": ranking.reciprocal_rank(ranked, case.evidence),
+            f"share{suffix}": ranking.share_on(scores, case.evidence, left_out),
+            f"chain{suffix}": float(all(recalls)),
+            f"f1{suffix}": ranking.token_f1(ranked, case.evidence),
+            f"iou{suffix}": ranking.token_iou(ranked, case.evidence),
+            f"auprc{suffix}": ranking.average_precision(ranked, case.evidence),
+        }
+        if not suffix:
+            found |= {f"step{number}": recall for number, recall in enumerate(recalls, start=1)}
+    return found
+
+
+def _by_removal(removing: Removing, scores: Scores) -> Row:
+    found: Row = {}
+    ranked = ranking.order(scores)
+    for how in PERTURBATIONS:
+        measured = faithfulness(removing, ranked, how)
+        if measured is not None:
+            found |= {f"{name}_{how}": value for name, value in asdict(measured).items()}
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return None if not np.isfinite(value) else float(value)
+    return value

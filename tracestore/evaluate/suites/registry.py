@@ -1,0 +1,107 @@
+"""The suites by the names that users type. A suite gives cases; whether removals are measured on them is its own choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tracestore.errors import BadInputError
+from tracestore.evaluate.annotated import Annotated, packaged, read_user_file
+
+if TYPE_CHECKING:
+    from tracestore.evaluate.case import Case
+    from tracestore.extract.loading import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A named set of questions. `faithful` says that removals are measured too: where the drivers are known, there is no need.
+
+    `items` are questions to a language model, in order, mixed over the tasks; `cases` come with a model of their own.
+    """
+
+    name: str
+    about: str
+    faithful: bool
+    items: Callable[[], list[Annotated]] | None = None
+    cases: Callable[[int | None], Iterator[Case]] | None = None
+    proofs: bool = False  # do its items hold a chain and a proof
+
+
+def _mixed(items: list[Annotated]) -> list[Annotated]:
+    """Order items so that any first part of them holds every task: the first of each, then the second of each."""
+    seen: dict[str, int] = {}
+    keyed = []
+    for item in items:
+        seen[item.task] = seen.get(item.task, 0) + 1
+        keyed.append((seen[item.task], item))
+    return [item for _, item in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _packaged(name: str) -> list[Annotated]:
+    return _mixed(packaged(name))
+
+
+def _chase(limit: int | None) -> Iterator[Case]:
+    from tracestore.evaluate.suites.known import chase_cases
+
+    return chase_cases(40 if limit is None else limit)
+
+
+def _circuits(limit: int | None) -> Iterator[Case]:
+    from tracestore.evaluate.suites.circuits import NAMES
+    from tracestore.evaluate.suites.known import circuit_cases
+
+    for name in NAMES:
+        yield from circuit_cases(name, 40 if limit is None else limit)
+
+
+SUITES: Final[dict[str, Suite]] = {
+    suite.name: suite
+    for suite in (
+        Suite("chase", "pointer chase: five look-ups, one true driver each; a model trained on the spot", False, cases=_chase),
+        Suite("circuits", "compiled circuits: three hops, induction, comparison", False, cases=_circuits),
+        Suite(
+            "prompts",
+            "facts, arithmetic, indirect objects, two hops, induction, negation, planted evidence, retrieval",
+            True,
+            items=partial(_packaged, "prompts"),
+        ),
+        Suite("reasoning", "mathematics and logic from reasoning-gym, premises as evidence", True, items=partial(_packaged, "reasoning")),
+        Suite(
+            "commonsense",
+            "commonsense items with evidence, rationale and proof",
+            True,
+            items=partial(_packaged, "commonsense"),
+            proofs=True,
+        ),
+    )
+}
+
+
+def find_suite(name: str) -> Suite:
+    """Give a suite by name, or make one of a user's .jsonl file. Raises BadInputError for neither."""
+    if name in SUITES:
+        return SUITES[name]
+    path = Path(name)
+    if path.suffix == ".jsonl":
+        if not path.is_file():
+            raise BadInputError(f"there is no file {name}")
+        return Suite(path.stem, "a user's file", True, items=lambda: list(read_user_file(path)))
+    raise BadInputError(f"there is no suite {name!r}: choose {', '.join(SUITES)}, or give a .jsonl file of items")
+
+
+def suite_cases(suite: Suite, load: Callable[[], LoadedModel], *, split: str | None, limit: int | None) -> Iterator[Case]:
+    """Give a suite's cases; `load` is called when it needs a language model; `limit` items (or sequences, or questions of a circuit)."""
+    if suite.cases is not None:
+        yield from suite.cases(limit)
+        return
+    assert suite.items is not None
+    from tracestore.evaluate.suites.questions import language_cases
+
+    chosen = [item for item in suite.items() if split in (None, item.split)]
+    yield from language_cases(load(), islice(chosen, limit))

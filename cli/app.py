@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
+from tracestore.cli import archive, compare, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -48,6 +48,8 @@ app.command("load")(load.load)
 app.command("ingest")(ingest.ingest)
 app.command("why")(why.why)
 app.command("verify")(verify.verify)
+app.command("compare")(compare.compare)
+app.command("assert")(compare.assert_)
 app.command("query")(query.query)
 app.command("queries")(query.queries)
 app.command("export")(export.export)

@@ -17,6 +17,7 @@ TracestoreError                     exit  retryable
     ArchiveError                      7     no     a damaged, missing or newer package
     ConservationError                 7     no     an identity does not hold
     ShortCountError                   7     yes    fewer rows arrived than were sent
+    MechanismShiftError               7     no     a candidate reaches the same answers by another mechanism
 
 A message says what happened, to what, and what to do next. It never holds a prompt, a parameter or a secret.
 """
@@ -111,3 +112,7 @@ class ShortCountError(IntegrityError):
     """Fewer rows arrived in the store than were sent."""
 
     retryable = True
+
+
+class MechanismShiftError(IntegrityError):
+    """A candidate gives the same answers as the baseline, but not in the same way."""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.browser import report as report_browser
 from tests.support.neo4j_server import TestServer, report, shared_server
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def chase() -> TrainedChase:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name the rung that the Neo4j tests stood on."""
-    if (line := report()) is not None:
-        terminalreporter.write_line(line)
+    """Name the rung that the Neo4j tests stood on, and the browser."""
+    for line in (report(), report_browser()):
+        if line is not None:
+            terminalreporter.write_line(line)

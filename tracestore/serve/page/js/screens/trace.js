@@ -1,0 +1,189 @@
+// One trace: click a token, and the earlier tokens are coloured by their influence on the prediction of it.
+
+import { output as askOutput, trace as askTrace } from "../api.js";
+import { MEASURES, SCOPES, measured, paint, scaleOf, unpaint } from "../colour.js";
+import { fill, h, say } from "../dom.js";
+import { bare, cut, day, percent, plain, quoted, shown, signed } from "../format.js";
+import { key, switcher } from "../parts/controls.js";
+import { headList, outputName, pathList, predictionPanel } from "../parts/prediction.js";
+import { barCell } from "../parts/table.js";
+import { textView } from "../parts/text.js";
+import { link, note } from "../route.js";
+import { hideTip, tipsFor } from "../tooltip.js";
+
+const ROWS = 12;
+
+export async function show(place, { id, params }) {
+  const data = await askTrace(id);
+  const view = new TraceView(place, data, params);
+  view.draw();
+  const first = data.outputs.find((output) => output.output_id === params.output) ?? data.outputs.at(-1);
+  if (first) await view.explain(first);
+}
+
+class TraceView {
+  constructor(place, data, params) {
+    this.place = place;
+    this.data = data;
+    this.measure = params.measure in MEASURES ? params.measure : "score";
+    this.scope = params.scope in SCOPES ? params.scope : "direct";
+    this.rows = [];
+    this.output = null;
+    this.addressed = true; // until the numbers say that this method has no address part
+    this.text = textView(data, { label: "The text, token by token", onToken: (pos) => this.choose(pos) });
+    this.byPredicted = new Map();
+    for (const output of data.outputs) if (this.follows(output)) this.byPredicted.set(output.pos + 1, output);
+    for (const pos of this.byPredicted.keys()) this.text.tokens.get(pos).classList.add("explained");
+    this.key = h("div");
+    this.note = h("p.hint", { role: "status" });
+    this.panel = h("aside.panel.side", { "aria-label": "Prediction", tabIndex: 0 });
+    this.controls = h("div.tools");
+    this.coming = h("span.coming");
+  }
+
+  /** Is the explained token the one that follows in the text? */
+  follows(output) {
+    const next = this.data.tokens[output.pos + 1];
+    return next !== undefined && next.token_id === output.token_id && (output.first_pos === null || output.first_pos === undefined || output.first_pos === output.pos);
+  }
+
+  draw() {
+    const { trace, items, outputs } = this.data;
+    const last = this.text.element.querySelector(".block:last-child .run");
+    last?.append(this.coming);
+    const others = outputs.filter((output) => !this.follows(output));
+    fill(this.coming, others.map((output) => h("button.token", {
+      type: "button", dataset: { output: output.output_id }, on: { click: () => this.explain(output) }, title: "a prediction that is not in the text",
+    }, shown(output.text, output.token_id))));
+    this.coming.hidden = !others.length;
+    tipsFor(this.text.element, ".token[data-pos]", (element) => this.tip(Number(element.dataset.pos)));
+    fill(this.place,
+      h("div.headline", {},
+        h("h1", {}, items[0]?.item_id ?? cut(trace.text, 60) ?? "Trace"),
+        h("span.tag", {}, trace.model_id), h("span.tag", {}, `method ${trace.method}`), h("span.tag", {}, `${trace.n_tokens} tokens`),
+        items.flatMap((item) => [item.dataset, item.split, item.variant, ...item.tags]).filter(Boolean).map((name) => h("span.tag", {}, name)),
+        h("span.tag", {}, `${day(trace.created_at)} UTC`)),
+      h("div.columns", {},
+        h("section.panel", { "aria-label": "Text" },
+          h("p.hint", {}, this.byPredicted.size || others.length
+            ? "Click an underlined token (or a predicted one at the end): what came before it is coloured by its influence on the prediction of it."
+            : "No prediction of this trace was explained."),
+          this.controls, this.text.element, this.note, this.key),
+        this.panel));
+  }
+
+  drawControls() {
+    const why = this.addressed ? null : `method ${this.data.trace.method} has no address part: it takes the attention pattern as given; trace with method secant for it`;
+    const measures = Object.entries(MEASURES).map(([name, { name: text }]) => [name, text, name === "address" ? why : null]);
+    fill(this.controls,
+      switcher("Influence", measures, this.measure, (measure) => this.change({ measure })),
+      this.measure !== "score" && switcher("Counted", Object.entries(SCOPES).map(([name, { name: text }]) => [name, text]), this.scope, (scope) => this.change({ scope })));
+  }
+
+  change(part) {
+    const focused = document.activeElement?.value;
+    Object.assign(this, part);
+    note({ measure: this.measure, scope: this.scope });
+    this.drawControls();
+    this.colour();
+    this.drawPanel();
+    this.controls.querySelector(`input[value="${focused}"]`)?.focus();
+  }
+
+  choose(pos) {
+    const output = this.byPredicted.get(pos);
+    if (output) return this.explain(output);
+    this.note.textContent = `${quoted(this.data.tokens[pos].text, this.data.tokens[pos].token_id)} was read, not explained: only underlined tokens have a prediction in this trace.`;
+    return undefined;
+  }
+
+  async explain(output) {
+    hideTip();
+    this.output = output;
+    note({ output: output.output_id });
+    const id = output.output_id;
+    const [drivers, heads, paths] = await Promise.all([
+      askOutput(id, "/drivers?limit=10000"), askOutput(id, "/heads"), askOutput(id, "/paths?limit=10"),
+    ]);
+    if (this.output !== output) return; // another was chosen meanwhile
+    this.rows = drivers.rows;
+    this.heads = heads.rows;
+    this.paths = paths.rows;
+    this.addressed = this.rows.some((row) => row.total_address > 0);
+    if (!this.addressed && this.measure === "address") this.measure = "score";
+    this.note.textContent = "";
+    this.drawControls();
+    this.colour();
+    this.drawPanel();
+    const best = this.ranked()[0];
+    say(`Prediction of ${quoted(output.text, output.token_id)}. ${best ? `Largest influence: ${quoted(best.text, best.token_id)}, ${this.spell(best)}.` : ""}`);
+  }
+
+  number = (row) => measured(row, this.measure, this.scope) ?? 0;
+  spell = (row) => (MEASURES[this.measure].signed ? signed(this.number(row)) : plain(this.number(row)));
+  ranked = () => [...this.rows].sort((a, b) => a.sink - b.sink || Math.abs(this.number(b)) - Math.abs(this.number(a)) || a.pos - b.pos);
+
+  colour() {
+    const byPos = new Map(this.rows.map((row) => [row.pos, row]));
+    const scale = scaleOf(this.rows, this.number);
+    const target = this.follows(this.output) ? this.output.pos + 1 : null;
+    for (const [pos, element] of this.text.tokens) {
+      const row = byPos.get(pos);
+      element.classList.toggle("target", pos === target);
+      element.classList.toggle("later", !row && pos !== target);
+      if (row && !row.sink) paint(element, this.number(row), scale, MEASURES[this.measure].signed);
+      else unpaint(element);
+      const name = `${quoted(this.data.tokens[pos].text, this.data.tokens[pos].token_id)}, position ${pos}`;
+      const told = row ? `, ${this.spell(row)}${row.sink ? ", attention sink" : ""}` : pos === target ? ", the explained prediction" : "";
+      element.setAttribute("aria-label", name + told + (this.byPredicted.has(pos) ? ", explained" : ""));
+    }
+    for (const element of this.coming.querySelectorAll(".token")) {
+      const chosen = element.dataset.output === this.output.output_id;
+      element.classList.toggle("target", chosen);
+      element.setAttribute("aria-pressed", String(chosen));
+    }
+    const { say: meaning, signed: isSigned } = MEASURES[this.measure];
+    const counted = isSigned ? "" : ` ${SCOPES[this.scope].say}`;
+    fill(this.key, key(isSigned), h("p.hint", {}, `Full colour: ${plain(scale)} logits of ${meaning}${counted}.`));
+  }
+
+  tip(pos) {
+    const row = this.rows.find((found) => found.pos === pos);
+    const token = this.data.tokens[pos];
+    const head = `${shown(token.text, token.token_id)}  (position ${pos})`;
+    const predicted = this.byPredicted.get(pos);
+    const own = predicted ? [["probability when predicted", percent(predicted.prob)], ["its rank", String(predicted.vocab_rank)]] : [];
+    if (!row) return [head, own];
+    return [head, [
+      ["signed score", signed(row.score)], ["value, into the prediction", plain(row.direct_value)], ["address, into the prediction", plain(row.direct_address)],
+      ["total, everywhere", plain(row.total)], ["share", row.sink ? "sink" : percent(row.share)], ["rank", String(row.rank_direct)], ...own,
+    ]];
+  }
+
+  drawPanel() {
+    const { output, data } = this;
+    const rows = this.ranked().slice(0, ROWS);
+    const largest = scaleOf(this.rows, this.number);
+    const isSigned = MEASURES[this.measure].signed;
+    fill(this.panel,
+      data.outputs.length > 1 && this.outputChips(),
+      predictionPanel(data, output),
+      h("h3", {}, "Which earlier tokens drove it"),
+      h("table", {},
+        h("caption.unseen", {}, `The ${rows.length} tokens with the largest influence, attention sinks last`),
+        h("thead", {}, h("tr", {}, ["token", "position", MEASURES[this.measure].name.toLowerCase(), "share"].map((name, index) => h("th", { class: index ? "number" : "", scope: "col" }, name)))),
+        h("tbody", {}, rows.map((row) => h("tr", {},
+          h("td", {}, h("span.piece", {}, bare(row.text, row.token_id))), h("td.number", {}, row.pos),
+          row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, row.sink ? "sink" : percent(row.share)))))),
+      h("h3", {}, "Through which heads"), headList(this.heads, data),
+      h("h3", {}, "Along which exact paths"), pathList(this.paths, data, output.output_id),
+      output.mechanism && h("p", {}, h("a.button", { href: link("mechanism", data.trace.trace_id, { output: output.output_id }) }, "Look at the mechanism")));
+  }
+
+  outputChips() {
+    return [h("h3", {}, `${this.data.outputs.length} explained predictions`),
+      h("ul.chips", {}, this.data.outputs.map((output) => h("li", {}, h("button.chip", {
+        type: "button", "aria-pressed": String(output === this.output), on: { click: () => this.explain(output) },
+      }, outputName(output)))))];
+  }
+}

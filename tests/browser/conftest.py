@@ -45,7 +45,7 @@ def reasoned(trace: Trace) -> Trace:
 
     local = max(int(np.max(table["local"].to_numpy())) for name, table in trace.tables.items() if "local" in table.column_names) + 1
     kinds, ends = ["step", "step", "answer"], [(0, 4), (5, 9), (14, 17)]
-    words = trace.table("Token")["text"].to_pylist()
+    words = [str(word) for word in trace.table("Token")["text"].to_pylist()]
     spans = {
         "local": np.arange(local, local + 3),
         "kind": kinds,
@@ -54,7 +54,8 @@ def reasoned(trace: Trace) -> Trace:
         "last_pos": [last for _, last in ends],
         "text": ["".join(words[first : last + 1]) for first, last in ends],
     }
-    supports = {"src": [local, local + 1], "dst": [local + 2] * 2, "score": np.array([2.5, -1.0], dtype=np.float32), "rank": [1, 2]}
+    scores = np.array([2.5, -1.0], dtype=np.float32)
+    supports = {"src": [local, local + 1], "dst": [local + 2] * 2, "score": scores, "total": scores, "rank": [1, 2]}
     items = trace.table("Item")
     place = items.schema.get_field_index("rationale")
     told = items.set_column(place, items.schema.field("rationale"), [["John got the book, so the book is his."] * items.num_rows])

@@ -35,7 +35,8 @@ def test_no_screen_has_a_serious_accessibility_finding(browser: Browser, shown: 
         page.reload()
         page.locator("main h1").wait_for()
         page.wait_for_load_state("networkidle")
-        for violation in Axe().run(page).response["violations"]:
+        rules = None if scheme == "light" else {"runOnly": ["color-contrast"]}  # the same elements in other colours
+        for violation in Axe().run(page, options=rules).response["violations"]:
             if violation["impact"] in ("serious", "critical"):
                 found += [f"{name}: {violation['id']}: {node['target']} {node['failureSummary']}" for node in violation["nodes"][:3]]
     context.close()

@@ -82,6 +82,7 @@ def test_wheel_holds_the_data_and_says_what_it_is(wheel: Path) -> None:
         metadata = next(archive.read(name).decode() for name in names if name.endswith("METADATA"))
     assert {"tracestore/py.typed", "tracestore/cypher/drivers.cypher", "tracestore/cli/__init__.py"} <= names
     assert any(name.startswith("tracestore/prebuilt/") for name in names)
+    assert {f"tracestore/serve/page/{name}" for name in ("index.html", "js/main.js", "vendor/d3/d3.min.js", "vendor/d3/LICENSE")} <= names
     assert {name.split("/")[0] for name in names if ".dist-info" not in name} == {"tracestore"}
     assert "License-Expression: Apache-2.0" in metadata
     assert "Provides-Extra: extract" in metadata

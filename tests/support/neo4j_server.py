@@ -17,7 +17,7 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -143,7 +143,9 @@ def _process() -> TestServer | str:
 
 
 @contextmanager
-def own_server(home: Path, *, before: Callable[[LocalServer], None] | None = None) -> Iterator[TestServer]:
+def own_server(
+    home: Path, *, before: Callable[[LocalServer], None] | None = None, settings: Mapping[str, str] | None = None
+) -> Iterator[TestServer]:
     """Start a local process of the test's own, whatever the rung of the others; `before` is called while it is still down.
 
     Skips (or fails, where Neo4j is required) when there is no Java or there are no jars.
@@ -157,7 +159,7 @@ def own_server(home: Path, *, before: Callable[[LocalServer], None] | None = Non
     try:
         if before is not None:
             before(local)
-        running = local.start(sizes=Sizes("512m", "128m", {}, QUICK_START))
+        running = local.start(sizes=Sizes("512m", "128m", settings or {}, QUICK_START))
         password = running.password_file.read_text(encoding="utf-8").strip()
         yield TestServer(running.uri, Credentials("neo4j", password, "neo4j"), "a local process of the test's own", local)
     finally:

@@ -31,6 +31,12 @@ if TYPE_CHECKING:
 
 _SMALLEST_BATCH: Final = 100
 _BATCHES_BEFORE_GROWING: Final = 50
+_MARK: Final = (
+    " WITH count(*) AS made MERGE (m:StoreBatch {batch_id: $batch}) SET m.load_id = $load, m.rows = $size "
+    "WITH made MATCH (l:StoreLease {load_id: $lease}) SET l.expires_at = timestamp() + $ms RETURN made"
+)
+"""What follows the last statement of a batch: one way to the server and back less than a statement of its own."""
+
 _GIVE_BACK_S: Final = 5.0
 """How long a failed load tries to give its lease back; it ends by itself."""
 
@@ -171,8 +177,7 @@ class Writer:
             nonlocal attempts
             attempts += 1
             if attempts == 1 or not self._arrived(transaction, batch_id):
-                _create(transaction, batch)
-                self._mark(transaction, batch_id, size)
+                self._create(transaction, batch, batch_id, size)
 
         try:
             self._load.database.write(work, f"a batch of {size} rows")
@@ -192,22 +197,21 @@ class Writer:
         query = "MERGE (b:StoreBatch {batch_id: $id}) ON CREATE SET b.load_id = $load RETURN b.rows"
         return rows(transaction, query, {"id": batch_id, "load": self._load.load_id})[0][0] is not None
 
-    def _mark(self, transaction: neo4j.Transaction, batch_id: str, size: int) -> None:
-        """Leave the batch's marker and prolong the lease. Last of all, so that the lease is locked for the commit only."""
-        query = (
-            "MERGE (b:StoreBatch {batch_id: $id}) SET b.load_id = $load, b.rows = $rows "
-            "WITH b MATCH (l:StoreLease {load_id: $lease}) SET l.expires_at = timestamp() + $ms RETURN count(l)"
-        )
-        given = {"id": batch_id, "load": self._load.load_id, "rows": size, "lease": self._lease, "ms": self._load.settings.lease_ms}
-        if rows(transaction, query, given) != [[1]]:
+    def _create(self, transaction: neo4j.Transaction, batch: Sequence[Piece], batch_id: str, size: int) -> None:
+        """Create the rows. The last statement leaves the marker and prolongs the lease too, so that this is locked for the commit only."""
+        *first, last = batch
+        for piece in first:
+            counters = transaction.run(piece.statement, {"rows": piece.rows}).consume().counters
+            _check(piece, counters.relationships_created if piece.edges else counters.nodes_created)
+        given = {"batch": batch_id, "load": self._load.load_id, "size": size, "lease": self._lease, "ms": self._load.settings.lease_ms}
+        found = rows(transaction, last.statement + _MARK, {"rows": last.rows, **given})
+        if not found:
             raise StoreLockedError(ledger.LOST_LEASE)
+        _check(last, found[0][0])
 
 
-def _create(transaction: neo4j.Transaction, batch: Sequence[Piece]) -> None:
-    for piece in batch:
-        counters = transaction.run(piece.statement, {"rows": piece.rows}).consume().counters
-        made = counters.relationships_created if piece.edges else counters.nodes_created
-        if made != len(piece.rows):
-            raise ShortCountError(
-                f"{len(piece.rows)} rows of {piece.table} were sent and {made} arrived; nothing of them is visible, load again"
-            )
+def _check(piece: Piece, made: int) -> None:
+    if made != len(piece.rows):
+        raise ShortCountError(
+            f"{len(piece.rows)} rows of {piece.table} were sent and {made} arrived; nothing of them is visible, load again"
+        )

@@ -121,16 +121,25 @@ def count_items(source: str) -> int | None:
 
 def load(model: str, device: str, dtype: options.Dtype) -> LoadedModel:
     """Load a model without the chatter of the libraries below."""
-    quiet_libraries()
+    prepare_libraries()
     from tracestore import api
 
     return api.load_model(model, device=device, dtype=dtype.value)
 
 
-def quiet_libraries() -> None:
-    """Keep transformers, tokenizers and the hub client from writing to stderr; whoever set these already is obeyed."""
-    quiet = {"TRANSFORMERS_VERBOSITY": "error", "HF_HUB_DISABLE_PROGRESS_BARS": "1", "TOKENIZERS_PARALLELISM": "false"}
-    for name, value in quiet.items():
+def prepare_libraries() -> None:
+    """Set what must stand in the environment before the libraries below are imported; whoever set these already is obeyed.
+
+    transformers, tokenizers and the hub client keep silent. Threads of torch that wait for each other sleep instead of spinning: beside
+    any other busy process (or our own loader) spinning made a trace ten times slower, and saved nothing measurable without one.
+    """
+    chosen = {
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "OMP_WAIT_POLICY": "passive",
+    }
+    for name, value in chosen.items():
         os.environ.setdefault(name, value)
 
 

@@ -81,4 +81,4 @@ def ingest(
     say(report_text(summary.loaded))
     if summary.loaded.message:
         say(summary.loaded.message)
-    summary.traced.raise_for_failures()
+    summary.raise_for_failures()

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import tracestore as ts
+from tests.support.archives import flip_byte, fresh
 from tests.support.tiny_text_model import save_tiny
 
 
@@ -57,3 +58,20 @@ def test_a_store_that_fails_stops_the_ingest_and_the_archive_keeps_what_is_done(
         ts.ingest_items(items, model, archive, store, expected_items=12)
     assert archive.verify().ok
     assert len(archive) >= 10
+
+
+def test_a_damaged_package_in_the_archive_does_not_stop_an_ingest(folder: Path, tmp_path: Path) -> None:
+    model = ts.load_model(folder)
+    archive = ts.Archive(tmp_path / "traces")
+    items = [ts.Item(prompt=f"The capital of {n} is", id=str(n)) for n in range(24)]
+    ts.trace_to_archive(items[:2], model, archive)
+    damaged = archive.packages()[0]
+    flip_byte(damaged.path / "Token.parquet", 40)
+    with ts.open_store(tmp_path / "graph.lbug") as store:
+        summary = ts.ingest_items(items, model, fresh(archive), store, expected_items=24)
+        assert (summary.traced.known, summary.traced.traced) == (2, 22)
+        assert len(summary.loaded.loaded) == store.status().traces["READY"] == 22
+    assert len(summary.loaded.failures) == 1
+    assert damaged.package_id in summary.loaded.failures[0]
+    with pytest.raises(ts.PartialSuccessError, match=damaged.package_id):
+        summary.raise_for_failures()

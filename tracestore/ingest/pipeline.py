@@ -7,6 +7,9 @@
 4. When the tracing ends, so does the queue, and the loader loads the rest. On Ctrl-C the open package is closed, the loader finishes the
    load it is at, and the rest is left to the next run.
 
+The loader works in the background (`store.background`), so that it takes little but idle time from the tracing. A damaged package does not
+end the run: everything else is traced and loaded, and the summary names it.
+
 Packages are closed early enough that the last one is a small part of the whole: what is loaded after the tracing's end is waited for.
 """
 
@@ -15,16 +18,19 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from tracestore.archive import Archive, Package
+from tracestore.errors import TracestoreError
 from tracestore.ingest.runner import Progress, trace_to_archive
 from tracestore.ingest.summary import TraceSummary
-from tracestore.load import LoadSummary, load_archive
+from tracestore.load import LoadSummary, PartialLoadError, load_archive, load_packages, outputs_in
 from tracestore.model import Item, TraceOptions
+from tracestore.store.background import in_background
 from tracestore.store.base import LoadLevel, Store
 
 if TYPE_CHECKING:
@@ -49,6 +55,16 @@ class IngestSummary:
     loaded: LoadSummary
     seconds: float
 
+    def raise_for_failures(self) -> None:
+        """Raise PartialSuccessError when items could not be traced or packages not be loaded, BadInputError when no item could."""
+        try:
+            self.traced.raise_for_failures()
+        except TracestoreError as error:
+            for failure in self.loaded.failures:
+                error.add_note(failure)
+            raise
+        self.loaded.raise_for_failures()
+
 
 def ingest_items(
     items: Iterable[Item | ItemFailure],
@@ -69,8 +85,8 @@ def ingest_items(
     """Trace what the archive lacks and load what the store lacks, overlapped.
 
     `expected_items` (where known) sets how many traces a package takes; `writers` load side by side on a server; `progress` counts items,
-    `load_progress` edges. Raises what
-    `trace_to_archive` and `load_archive` raise; whatever happens, finished packages stay.
+    `load_progress` edges. Raises what `trace_to_archive` and `load_archive` raise, except that items and packages that failed alone are
+    left to the summary's `raise_for_failures`. Whatever happens, finished packages stay.
     """
     start = time.monotonic()
     loader = _Loader(archive, store, level, load_progress, writers)
@@ -111,6 +127,7 @@ class _Loader:
         self._stop = threading.Event()
         self._error: BaseException | None = None
         self._reports: list[LoadSummary] = []
+        self._outputs = 0  # in the store
         self._thread = threading.Thread(target=self._run, name="tracestore-loader")
 
     def start(self) -> None:
@@ -127,16 +144,18 @@ class _Loader:
         self._put(None)
         self._thread.join()
         self._raise()
+        reports = self._reports
         return LoadSummary(
-            loaded=tuple(name for report in self._reports for name in report.loaded),
-            skipped=self._reports[0].skipped,
-            nodes=sum(report.nodes for report in self._reports),
-            edges=sum(report.edges for report in self._reports),
-            seconds=sum(report.seconds for report in self._reports),
-            busy=self._reports[-1].busy,  # the last load looked at everything again
-            level=self._reports[-1].level,
-            message=self._reports[-1].message,
-            packages=tuple(package for report in self._reports for package in report.packages),
+            loaded=tuple(name for report in reports for name in report.loaded),
+            skipped=reports[0].skipped,
+            nodes=sum(report.nodes for report in reports),
+            edges=sum(report.edges for report in reports),
+            seconds=sum(report.seconds for report in reports),
+            busy=reports[-1].busy,  # the last load looked at everything again
+            level=next((report.level for report in reversed(reports) if report.loaded), reports[-1].level),
+            message=" ".join(dict.fromkeys(report.message for report in reports if report.message)),
+            failures=reports[-1].failures,
+            packages=tuple(package for report in reports for package in report.packages),
         )
 
     def abandon(self) -> None:
@@ -158,8 +177,10 @@ class _Loader:
             raise self._error
 
     def _run(self) -> None:
+        in_background()
         try:
-            self._load(None)
+            self._load_archive()
+            self._outputs = outputs_in(self._store)
             while not self._stop.is_set():
                 try:
                     package = self._queue.get(timeout=0.2)
@@ -168,14 +189,25 @@ class _Loader:
                 waiting = [package]
                 while not self._queue.empty():  # one load for all that wait
                     waiting.append(self._queue.get_nowait())
+                self._load_packages([each for each in waiting if each is not None])
                 if None in waiting:
-                    self._load(None)  # what is left, and the input lines that joined traces loaded earlier
+                    self._load_archive()  # what is left, and the input lines that joined traces loaded earlier
                     return
-                self._load([name for each in waiting if each is not None for name in each.trace_ids])
         except BaseException as error:  # noqa: BLE001  raised again in the calling thread
             self._error = error
 
-    def _load(self, only: Sequence[str] | None) -> None:
-        self._reports.append(
-            load_archive(self._archive, self._store, level=self._level, progress=self._progress, only=only, writers=self._writers)
-        )
+    def _load_archive(self) -> None:
+        load = partial(load_archive, self._archive, self._store, level=self._level, progress=self._progress, writers=self._writers)
+        self._note(load)
+
+    def _load_packages(self, packages: Sequence[Package]) -> None:
+        load = partial(load_packages, self._archive, self._store, packages, level=self._level, progress=self._progress)
+        self._note(partial(load, outputs_there=self._outputs, writers=self._writers))
+        self._outputs += sum(entry.rows.get("Output", 0) for package in packages for entry in package.traces)
+
+    def _note(self, load: Callable[[], LoadSummary]) -> None:
+        """Keep the report; damaged packages do not end the run: the last load of all reports them."""
+        try:
+            self._reports.append(load())
+        except PartialLoadError as error:
+            self._reports.append(error.summary)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from tracestore.load.attaching import attach_output
-from tracestore.load.loading import LoadSummary, PackageLoad, PartialLoadError, load_archive
-from tracestore.load.planning import LoadPlan, plan_empty, plan_load
+from tracestore.load.loading import LoadSummary, PackageLoad, PartialLoadError, load_archive, load_packages
+from tracestore.load.planning import LoadPlan, outputs_in, plan_empty, plan_load
 from tracestore.load.rebuilding import rebuild_store
 from tracestore.load.retention import PrunePlan, RetentionReport, Rule, delete_traces, plan_prune
 
@@ -19,6 +19,8 @@ __all__ = [
     "attach_output",
     "delete_traces",
     "load_archive",
+    "load_packages",
+    "outputs_in",
     "plan_empty",
     "plan_load",
     "plan_prune",

@@ -12,19 +12,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
-from contextlib import closing
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from tracestore.archive import PackageGoneError
 from tracestore.errors import ArchiveError, PartialSuccessError
-from tracestore.load.planning import Batch, LoadPlan, plan_load
+from tracestore.load.planning import Batch, LoadPlan, plan_load, plan_packages
 from tracestore.load.reading_ahead import read_ahead
 from tracestore.store.base import LoadLevel, LoadReport, Progress, Store, TraceBundle
 
 if TYPE_CHECKING:
-    from tracestore.archive import Archive, PackageTables
+    from tracestore.archive import Archive, Package, PackageTables
 
 _ROUNDS: Final = 5
 """How often the archive is looked at again because a compaction moved packages away."""
@@ -56,6 +56,12 @@ class LoadSummary(LoadReport):
     message: str = ""
     failures: tuple[str, ...] = ()
     packages: tuple[PackageLoad, ...] = ()
+
+    def raise_for_failures(self) -> None:
+        """Raise PartialLoadError when packages could not be loaded."""
+        if self.failures:
+            done = f"{len(self.loaded):,} traces were loaded, {len(self.failures):,} packages were not"
+            raise PartialLoadError(f"{done}: {' '.join(self.failures)}", self)
 
 
 class PartialLoadError(PartialSuccessError):
@@ -217,19 +223,44 @@ def load_archive(
             if attempt == _ROUNDS - 1:
                 raise
     assert first is not None
+    return _summary(tally, first)
+
+
+def load_packages(
+    archive: Archive,
+    store: Store,
+    packages: Sequence[Package],
+    *,
+    level: LoadLevel | None = None,
+    progress: Progress | None = None,
+    outputs_there: int = 0,
+    writers: int | None = None,
+) -> LoadSummary:
+    """Load packages that were just written without looking at the rest of the archive, which `load_archive` does once afterwards.
+
+    That also brings annotations, and traces of packages that were compacted away meanwhile. `outputs_there`: outputs in the store, which
+    decide the level when none is asked for. Raises PartialLoadError, StoreError and its kinds.
+    """
+    tally = _Tally()
+    plan = plan_packages(packages, store, level=level, outputs_there=outputs_there)
+    with suppress(PackageGoneError):
+        _load_batches(archive, store, plan, tally, progress, writers)
+    return _summary(tally, plan)
+
+
+def _summary(tally: _Tally, plan: LoadPlan) -> LoadSummary:
+    """Say what was done. Raises PartialLoadError when something was damaged."""
     summary = LoadSummary(
         loaded=tuple(tally.loaded),
-        skipped=first.skipped,
+        skipped=plan.skipped,
         nodes=tally.nodes,
         edges=tally.edges,
         seconds=time.perf_counter() - tally.started,
         busy=tuple(tally.busy),
-        level=first.level,
-        message=" ".join(filter(None, (first.message, _busy_message(len(tally.busy))))),
+        level=plan.level,
+        message=" ".join(filter(None, (plan.message, _busy_message(len(tally.busy))))),
         failures=tuple(tally.failures.values()),
         packages=tally.packages(),
     )
-    if summary.failures:
-        done = f"{len(summary.loaded)} traces were loaded, {len(summary.failures)} packages were not"
-        raise PartialLoadError(f"{done}: {' '.join(summary.failures)}", summary)
+    summary.raise_for_failures()
     return summary

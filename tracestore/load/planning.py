@@ -132,6 +132,14 @@ def plan_empty(archive: Archive, *, level: LoadLevel | None = None) -> LoadPlan:
     return _plan(archive, frozenset(), lambda: 0, level, None, None)
 
 
+def plan_packages(packages: Sequence[Package], store: Store, *, level: LoadLevel | None, outputs_there: int) -> LoadPlan:
+    """Plan to load packages that were just written, from their manifests alone; the store holds `outputs_there` outputs.
+
+    What the store has already, or the archive has forgotten, is found out while loading.
+    """
+    return _of(_first_of_each(packages), level, lambda: outputs_there, (), store.capabilities.bundle)
+
+
 def _plan(
     archive: Archive,
     there: frozenset[str],
@@ -142,15 +150,29 @@ def _plan(
 ) -> LoadPlan:
     servable = frozenset(archive.trace_ids())
     chosen = servable if only is None else servable & frozenset(only)
-    packages: tuple[Package, ...] = archive.packages()
-    wanted: dict[str, tuple[str, dict[str, int]]] = {}
+    wanted = {name: found for name, found in _first_of_each(archive.packages()).items() if name in chosen and name not in there}
+    return _of(wanted, level, outputs_there, tuple(sorted(chosen & there)), bundle)
+
+
+def _first_of_each(packages: Sequence[Package]) -> dict[str, tuple[str, Mapping[str, int]]]:
+    """Find for each trace the first package that holds it, and its rows by table."""
+    found: dict[str, tuple[str, Mapping[str, int]]] = {}
     for package in packages:
-        for entry in package.traces:
-            if entry.trace_id in chosen and entry.trace_id not in there and entry.trace_id not in wanted:
-                wanted[entry.trace_id] = (package.package_id, dict(entry.rows))
+        if package.kind == "traces":
+            for entry in package.traces:
+                found.setdefault(entry.trace_id, (package.package_id, entry.rows))
+    return found
+
+
+def _of(
+    wanted: Mapping[str, tuple[str, Mapping[str, int]]],
+    level: LoadLevel | None,
+    outputs_there: Callable[[], int],
+    skipped: tuple[str, ...],
+    bundle: BundleSize | None,
+) -> LoadPlan:
     coming = sum(rows.get("Output", 0) for _, rows in wanted.values())
     taken, message = _level(level, outputs_there() if level is None and wanted else 0, coming)
     sized = [_Wanted(package_id, trace_id, *_sizes(rows, taken)) for trace_id, (package_id, rows) in wanted.items()]
-    skipped = tuple(sorted(chosen & there))
     size = bundle or BundleSize(BATCH_ROWS, MIN_TRACES, MAX_ROWS, MAX_TRACES)
     return LoadPlan(taken, tuple(_batches(sized, size)), skipped, len(sized), sum(trace.edges for trace in sized), message)

@@ -67,7 +67,7 @@ def _new_edges(handle: Handle, name: str, table: pa.Table) -> list[dict[str, Any
 def annotate_traces(handle: Handle, bundle: TraceBundle) -> LoadReport:
     """Append the rows of a bundle to those of its traces that are READY."""
     started = time.perf_counter()
-    known = ledger.records(handle)
+    known = ledger.records(handle, bundle.trace_ids)
     ready = {
         ordinal: known[name].trace_no for ordinal, name in enumerate(bundle.trace_ids) if name in known and known[name].status == "READY"
     }

@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import ResourceError, StoreError, StoreLockedError, StoreUnavailableError
+from tracestore.store.background import engine_threads
 from tracestore.store.ladybug.files import StoreFiles, take_lock
 from tracestore.store.ladybug.gate import Gate
 
@@ -136,7 +137,7 @@ class Handle:
         """Give a fresh connection."""
         import ladybug
 
-        connection = ladybug.Connection(self.database)
+        connection = ladybug.Connection(self.database, num_threads=engine_threads())
         try:
             yield connection
         finally:

@@ -40,9 +40,10 @@ class Work:
     output_uid: int = 0
 
 
-def records(handle: Handle) -> dict[str, Record]:
-    """Read every trace id that the store knows."""
-    found = handle.rows("MATCH (r:StoreTrace) RETURN r.trace_id, r.trace_no, r.status, r.row_counts")
+def records(handle: Handle, trace_ids: Sequence[str] | None = None) -> dict[str, Record]:
+    """Read the trace ids that the store knows, of those given (None: all)."""
+    where, params = ("", {}) if trace_ids is None else ("WHERE r.trace_id IN $ids ", {"ids": list(trace_ids)})
+    found = handle.rows(f"MATCH (r:StoreTrace) {where}RETURN r.trace_id, r.trace_no, r.status, r.row_counts", params)
     return {row[0]: Record(row[0], row[1], row[2], json.loads(row[3])) for row in found}
 
 

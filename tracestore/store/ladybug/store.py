@@ -155,7 +155,7 @@ class LadybugStore:
 
         started = time.perf_counter()
         with self._writing() as handle:
-            known = ledger.records(handle)
+            known = ledger.records(handle, bundle.trace_ids)
             chosen, skipped = _choose(bundle, known, replace=replace)
             if not chosen:
                 return LoadReport(skipped=tuple(skipped), seconds=time.perf_counter() - started)
@@ -221,7 +221,7 @@ class LadybugStore:
     def evict(self, trace_ids: Sequence[str]) -> int:
         """Delete traces and record EVICTED, so that the next load does not bring them back; give how many were there."""
         with self._writing() as handle:
-            known = ledger.records(handle)
+            known = ledger.records(handle, list(trace_ids))
             wanted = dict.fromkeys(trace_ids)
             there = [known[name] for name in wanted if name in known and known[name].status == "READY"]
             ledger.retire_evicted(handle, there, [name for name in wanted if name not in known])

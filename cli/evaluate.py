@@ -52,7 +52,7 @@ def evaluate(
 
     if split not in ("report", "tuning", "all"):
         raise typer.BadParameter("use report, tuning or all", param_hint="'--split'")
-    tracing.quiet_libraries()
+    tracing.prepare_libraries()
     names = methods.split(",") if methods else list(QUICK_METHODS) if quick else None
     loaded: list[LoadedModel] = []
 

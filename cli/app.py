@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, compare, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
+from tracestore.cli import archive, compare, debug, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -50,6 +50,7 @@ app.command("why")(why.why)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("assert")(compare.assert_)
+app.command("debug")(debug.debug)
 app.command("query")(query.query)
 app.command("queries")(query.queries)
 app.command("export")(export.export)

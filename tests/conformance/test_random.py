@@ -92,6 +92,15 @@ OPTIONS: dict[str, st.SearchStrategy[object]] = {
     "tolerance": st.sampled_from([1e-5, 0.1]),
     "ignore_case": st.booleans(),
 }
+REQUIRED: dict[str, st.SearchStrategy[object]] = {
+    "layer": st.integers(0, 1),
+    "head": st.integers(0, 1),
+    "a": st.sampled_from(["m", "n"]),
+    "b": st.sampled_from(["m", "n"]),
+    "trace_id": st.sampled_from([f"{number:032x}" for number in range(4)]),
+}
+"""For queries that cannot do without."""
+
 TEXTS = st.sampled_from([f" {word}" for word in WORDS])
 
 
@@ -111,5 +120,8 @@ def test_random_traces_give_the_oracles_rows(engine: str, specs: list[Spec], dat
                 params["output_id"] = data.draw(st.sampled_from(ids))
             if "text" in known and (known["text"].required or entry(query).header.needs):
                 params["text"] = data.draw(TEXTS)
+            for name in sorted(known.keys() & REQUIRED.keys() - params.keys()):
+                if known[name].required:
+                    params[name] = data.draw(REQUIRED[name])
             note(f"{query} {params}")
             compare(store, oracle, query, params)

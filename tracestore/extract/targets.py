@@ -152,17 +152,25 @@ def first_token(tokenizer: Any, token: str | int, prepared: Prepared, what: str,
 
     A text that is several tokens (" 5" is a space and a digit in some vocabularies) gives the first: what is taken is in the result.
     """
+    ids = following_tokens(tokenizer, token, prepared, what, vocabulary)
+    if len(ids) > 1:
+        _LOG.warning("%s is %d tokens in this vocabulary; the first, id %d, is taken", what, len(ids), ids[0])
+    return ids[0]
+
+
+def following_tokens(tokenizer: Any, token: str | int, prepared: Prepared, what: str, vocabulary: int) -> list[int]:
+    """Give the tokens of a text that follows the prepared text (at least one), or check an id."""
     if isinstance(token, int):
         if not 0 <= token < vocabulary:
             raise ItemError(f"{what} {token} is outside the vocabulary of {vocabulary} tokens")
-        return token
+        return [token]
+    if not token:
+        raise ItemError(f"{what} is an empty text: give at least one token")
     try:
         ids = append_given(tokenizer, prepared.tokens, token, special=prepared.special).token_ids[len(prepared.tokens) :]
     except ItemError:
         ids = tokenise(tokenizer, token, special=False).token_ids
-    if len(ids) > 1:
-        _LOG.warning("%s is %d tokens in this vocabulary; the first, id %d, is taken", what, len(ids), ids[0])
-    return int(ids[0])
+    return [int(one) for one in ids]
 
 
 def answer_correct(answer: str, expected: str | None) -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tracestore.knockouts.debugging import DebugReport, debug
 from tracestore.knockouts.effects import Agreement, agreement
 from tracestore.knockouts.report import KnockoutReport, OutputKnockouts
 from tracestore.knockouts.run import Choice, PartialVerifyError, verify, verify_all
@@ -11,11 +12,13 @@ __all__ = [
     "KINDS",
     "Agreement",
     "Choice",
+    "DebugReport",
     "Kind",
     "KnockoutReport",
     "OutputKnockouts",
     "PartialVerifyError",
     "agreement",
+    "debug",
     "verify",
     "verify_all",
 ]

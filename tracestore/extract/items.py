@@ -3,7 +3,7 @@
 1. Split the bytes into lines, dropping a byte-order mark, CRLF and blank lines; a line beyond the limit is skipped, not held.
 2. Decode UTF-8 strictly and parse; refuse repeated keys and NaN.
 3. Validate (item_format.py). What fails becomes an ItemFailure with its line number; reading goes on.
-4. Report an id that came before (eight bytes are remembered for each).
+4. Report an id that came before with the same variant (eight bytes are remembered for each).
 """
 
 from __future__ import annotations
@@ -177,13 +177,13 @@ def _without_nulls(value: Any) -> Any:
 
 
 def _unique(entries: Iterator[_Numbered]) -> Iterator[Item | ItemFailure]:
-    """Turn an item whose id came before into a failure that says where."""
+    """Turn an item whose id came before (with the same variant) into a failure that says where."""
     first: dict[bytes, int] = {}
     for line, entry in entries:
         if isinstance(entry, ItemFailure) or entry.id is None:
             yield entry
             continue
-        short = hashlib.sha256(entry.id.encode()).digest()[:8]
+        short = hashlib.sha256(f"{entry.id}\0{entry.variant or ''}".encode()).digest()[:8]
         if short in first:
             yield ItemFailure(line, f"the same id (without ids: the same content) as line {first[short]}", entry.id)
         else:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from transformers.modeling_utils import AttentionInterface
 from tracestore.errors import UnsupportedModelError
 from tracestore.extract.norms import NormScales
 from tracestore.model import Method
+
+Rule: TypeAlias = Method | Literal["gradient"]
+"""How gradients pass: by a method, or as they are (for sensitivities)."""
 
 NAME: Final = "tracestore_frozen"
 TILE_ROWS: Final = 256
@@ -64,7 +67,7 @@ class AttentionState:
     """What the attention function needs to know during one forward pass and its backward passes."""
 
     layer_of: dict[int, int]  # id of a module inside a decoder layer -> the layer
-    method: Method = "frozen"
+    method: Rule = "frozen"
     attention: Callable[..., Tensor] = lambda *given: attend_frozen(*given)  # the method's own, called as `attend_frozen` is
     value_bias: dict[int, Tensor] = field(default_factory=dict)  # layer -> [Hkv, D], the part of the values that biases make
     address_bias: dict[int, AddressBias] = field(default_factory=dict)  # layer -> what biases make of queries and keys (`secant`)

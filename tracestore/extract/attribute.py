@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,8 +20,8 @@ from torch import Tensor
 from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract import frozen
 from tracestore.extract.address_bias import finding_address_bias
-from tracestore.extract.attention import AttentionState, attend_frozen
-from tracestore.extract.attribution import Bools, OutputAttribution, SpanSpec, TargetSpec
+from tracestore.extract.attention import AttentionState, Rule, attend_frozen
+from tracestore.extract.attribution import AttentionEdges, Bools, Floats, OutputAttribution, SpanSpec, TargetSpec
 from tracestore.extract.capture import Capture
 from tracestore.extract.freeze import HALF, quieten, use_plain_experts
 from tracestore.extract.freeze import frozen as frozen_model
@@ -30,10 +30,11 @@ from tracestore.extract.logits import LogitReader, logit_reader
 from tracestore.extract.norms import recognise_all
 from tracestore.extract.prune import prune
 from tracestore.extract.secant_attention import attend_secant
+from tracestore.extract.sensitivity import attend_plainly, edge_sensitivity
 from tracestore.extract.value_bias import find_value_bias
 from tracestore.model import Gauge, Method, PruningOptions
 
-_ATTENTION: Final[Mapping[Method, Callable[..., Tensor]]] = {"frozen": attend_frozen, "secant": attend_secant}
+_ATTENTION: Final[Mapping[Rule, Callable[..., Tensor]]] = {"frozen": attend_frozen, "secant": attend_secant, "gradient": attend_plainly}
 CLOSURE_TOLERANCE = 1e-4
 """Largest relative error in float32, for closure and for every node."""
 
@@ -118,16 +119,17 @@ class Attributor:
         ids = (input_ids if input_ids.dim() == 2 else input_ids[None]).to(self.device)
         if ids.shape[1] == 0:
             raise BadInputError("the prompt has no tokens: give at least one")
-        capture = self._forward(ids, attention_mask, position_ids, method, keep=keep)
-        run = ForwardPass(self, ids, capture, frozenset(sink_positions))
+        given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
+        capture = self.forward(ids, given, method, keep=keep)
+        run = ForwardPass(self, ids, capture, frozenset(sink_positions), given)
         if self.half:
-            self.replay_gap = max(self.replay_gap, run.measure_replay_gap(attention_mask, position_ids))
+            self.replay_gap = max(self.replay_gap, run.measure_replay_gap())
         return run
 
-    def _forward(self, ids: Tensor, attention_mask: Tensor | None, position_ids: Tensor | None, method: Method, *, keep: bool) -> Capture:
+    def forward(self, ids: Tensor, given: Mapping[str, Tensor], method: Rule, *, keep: bool) -> Capture:
+        """Run the patched model over `ids` [B, T]; `given` may hold attention_mask and position_ids."""
         layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
         state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep)
-        given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
         capture = Capture(self.layout, self.norms, state)
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
@@ -168,8 +170,11 @@ class _Part:
 class ForwardPass:
     """One frozen forward pass; each `attribute` costs one backward pass through it."""
 
-    def __init__(self, attributor: Attributor, ids: Tensor, capture: Capture, sinks: frozenset[int]) -> None:
-        self.attributor, self.ids, self.capture, self.sinks = attributor, ids, capture, sinks
+    def __init__(
+        self, attributor: Attributor, ids: Tensor, capture: Capture, sinks: frozenset[int], given: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self.attributor, self.ids, self.capture, self.sinks, self.given = attributor, ids, capture, sinks, given or {}
+        self._plain: Capture | None = None  # the same pass with true derivatives, made when sensitivities are first asked for
 
     @property
     def length(self) -> int:
@@ -189,18 +194,25 @@ class ForwardPass:
             raise ModelOutputError(f"the model's logits at position {pos} are NaN or infinite: its weights are broken or overflow")
         return reader.capped(row) if capped else row
 
-    def measure_replay_gap(self, attention_mask: Tensor | None = None, position_ids: Tensor | None = None) -> float:
+    def measure_replay_gap(self) -> float:
         """Compare the logits at the last position with the model's own, in its own number format: largest difference, logits."""
-        given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
         with evaluating(self.attributor.model), torch.no_grad():
-            own = self.attributor.model(input_ids=self.ids, use_cache=False, **given).logits[:, -1]
+            own = self.attributor.model(input_ids=self.ids, use_cache=False, **self.given).logits[:, -1]
         ours = torch.stack([self.logits_row(self.length - 1, batch=b) for b in range(self.ids.shape[0])])
         return float((ours - own.to(ours.dtype)).abs().max())
 
     def attribute(
-        self, target: TargetSpec | SpanSpec, pruning: PruningOptions | None = None, *, batch: int = 0, last: bool = False
+        self,
+        target: TargetSpec | SpanSpec,
+        pruning: PruningOptions | None = None,
+        *,
+        batch: int = 0,
+        last: bool = False,
+        sensitivity: bool = False,
     ) -> OutputAttribution:
         """Explain one target: a prediction, or the sum of a span's. `last` frees the graph: no further target can follow.
+
+        `sensitivity` adds first-order estimates of single edges, for one more forward (per prompt) and backward pass of the plain model.
 
         Raises ConservationError when the numbers do not add up, ModelOutputError on NaN or infinite logits.
         """
@@ -220,6 +232,9 @@ class ForwardPass:
         sinks: Bools = np.isin(np.arange(self.length), list(self.sinks))
         heads, mlps = np.abs(found.flows.head_relevance).sum(), np.abs(found.flows.mlp_relevance).sum()
         direct = found.direct_value + found.direct_address
+        graph = prune(found.flows, found.edges, seeds.positions, pruning)
+        if sensitivity:
+            graph = replace(graph, sensitivity=self._sensitivity(seeds, graph.edges, batch, last=last))
         return OutputAttribution(
             pos=seeds.positions[-1],
             first_pos=seeds.positions[0] if isinstance(target, SpanSpec) else None,
@@ -247,8 +262,13 @@ class ForwardPass:
             head_vector=found.flows.head_relevance.sum(2).reshape(-1),
             flows=found.flows,
             tops=found.tops,
-            graph=prune(found.flows, found.edges, seeds.positions, pruning),
+            graph=graph,
         )
+
+    def _sensitivity(self, seeds: frozen.Seeds, edges: AttentionEdges, batch: int, *, last: bool) -> Floats:
+        if self._plain is None:
+            self._plain = self.attributor.forward(self.ids, self.given, "gradient", keep=True)
+        return edge_sensitivity(self._plain, self.capture, seeds.positions, seeds.vectors, edges, batch, retain=not last)
 
     def _read(self, target: TargetSpec, batch: int) -> _Part:
         """Read the logits of one prediction and settle what is explained there."""

@@ -136,6 +136,7 @@ class PrunedGraph:
     head_dropped_in: Floats  # [L, H, T]
     head_dropped_in_abs: Floats
     attention_kept: float  # |weight| of `edges` over that of all attention edges
+    sensitivity: Floats | None = None  # [K] first-order estimates of `edges`, NaN for QUERY; None when they were not asked for
 
 
 @dataclass(frozen=True, slots=True)

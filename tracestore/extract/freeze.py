@@ -23,12 +23,11 @@ from torch.overrides import TorchFunctionMode
 from transformers.pytorch_utils import Conv1D
 
 from tracestore.extract import attention
-from tracestore.extract.attention import AttentionState
+from tracestore.extract.attention import AttentionState, Rule
 from tracestore.extract.families import MlpKind, private
 from tracestore.extract.layout import GENERIC, ModelLayout
 from tracestore.extract.norms import FrozenNorm
 from tracestore.extract.secant_mlp import secant_activation
-from tracestore.model import Method
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -163,14 +162,18 @@ def _raise_half(args: tuple[Any, ...]) -> tuple[Any, ...]:
 
 @contextmanager
 def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], state: AttentionState) -> Iterator[None]:
-    """Hold every non-linearity of `model` fixed while a forward pass runs; `norms` are the closed forms of its norm modules."""
+    """Hold every non-linearity of `model` fixed while a forward pass runs; `norms` are the closed forms of its norm modules.
+
+    By the rule `gradient` nothing is held fixed; the number formats and the attention function are as for the methods.
+    """
     with ExitStack() as stack:
         quieten(model, stack)
         inside = {m for block in layout.blocks for m in block.attention.modules()} if state.method == "secant" else set()
+        plain = state.method == "gradient"
         for module, form in norms.items():
-            scaled = state.norm_scales.remembering(form) if module in inside else form
+            scaled = form.moving if plain else state.norm_scales.remembering(form) if module in inside else form
             stack.enter_context(replaced_forward(module, lambda x, *_, form=scaled, **__: form(x)))
-        for block in layout.blocks:
+        for block in layout.blocks if not plain else ():
             for activation in block.activations:
                 stack.enter_context(replaced_forward(activation, _freezer(block.mlp, state.method)(activation.forward)))
         if next(model.parameters()).dtype in HALF:
@@ -180,12 +183,12 @@ def frozen(model: Any, layout: ModelLayout, norms: dict[nn.Module, FrozenNorm], 
                 elif type(module).forward in (nn.Linear.forward, Conv1D.forward):
                     stack.enter_context(replaced_forward(module, _raised(module)))
         use_attention(model, stack, state)
-        if layout.family == GENERIC:
+        if layout.family == GENERIC and not plain:
             stack.enter_context(FrozenFunctions(_freezer(layout.blocks[0].mlp, state.method)))
         yield
 
 
-def _freezer(kind: MlpKind, method: Method) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def _freezer(kind: MlpKind, method: Rule) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Choose how activations are held fixed."""
     if method == "secant":
         return secant_activation

@@ -7,7 +7,7 @@ meaningless when target and foil are nearly tied.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,8 +73,10 @@ class Subject:
         return max(abs(self.found.explained), self.found.logit_std)
 
 
-def check_identities(attributor: Attributor, ids: Tensor, method: Method = "frozen", *, naive_tokens: int = 5) -> list[IdentityResult]:
-    """Check I0 to I12 of `method` on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7."""
+def check_identities(
+    attributor: Attributor, ids: Tensor, method: Method = "frozen", *, naive_tokens: int = 5, only: Collection[str] = tuple(MEANING)
+) -> list[IdentityResult]:
+    """Check I0 to I12 (or `only` some) of `method` on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7."""
     row = ids[None] if ids.dim() == 1 else ids
     run = attributor.run(row, method=method, keep=True)
     subject = Subject(attributor, row, run, run.attribute(TargetSpec(-1), EVERY_EDGE), method)
@@ -100,7 +102,8 @@ def check_identities(attributor: Attributor, ids: Tensor, method: Method = "froz
         "I11": lambda s: max(_linear_in_targets(s), _padding(s)),
         "I12": _stored,
     }
-    return [IdentityResult(name, float(function(subject)), tolerances.get(name, exact)) for name, function in functions.items()]
+    chosen = [(name, function) for name, function in functions.items() if name in only]
+    return [IdentityResult(name, float(function(subject)), tolerances.get(name, exact)) for name, function in chosen]
 
 
 def _same_logits(subject: Subject) -> float:

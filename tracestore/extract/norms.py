@@ -31,6 +31,11 @@ class FrozenNorm:
         """Normalise `x` [..., width] in its own number format; the scale carries no gradient."""
         return self.scaled(x, None)[0]
 
+    def moving(self, x: Tensor) -> Tensor:
+        """Normalise `x` [..., width] with a scale that carries its gradient."""
+        centred = x - x.mean(-1, keepdim=True) if self.centred else x
+        return self.scaled(x, torch.rsqrt(centred.square().mean(-1, keepdim=True) + self.eps))[0]
+
     def scaled(self, x: Tensor, scale: Tensor | None) -> tuple[Tensor, Tensor]:
         """Normalise `x` with a given scale [..., 1], or its own; give that as well."""
         if self.centred:

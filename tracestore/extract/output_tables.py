@@ -201,6 +201,8 @@ def _edges(found: OutputAttribution, places: _Places, tokens: Ints, output: int)
     out = {}
     for (name, (src, dst, weight)), rank in zip(parts.items(), ranks, strict=True):
         extra = {"attention": kept.attention[mine[name]]} if name.startswith("VALUE") else {}
+        if found.graph.sensitivity is not None and name in kinds and name != "QUERY.State.Head":
+            extra["sensitivity"] = found.graph.sensitivity[mine[name]]
         out[name] = _table(name, src=src, dst=dst, weight=weight, rank=rank, **extra)
     return out
 

@@ -113,8 +113,8 @@ def tile_scores(pattern: Pattern, query: Tensor, key: Tensor, rows: Tensor, batc
     raw = torch.matmul(query.reshape(key.shape[0], -1, width), key[:, :seen].transpose(1, 2)).view(heads, count, seen).mul_(pattern.scaling)
     ratio, added, total = None, None, raw
     if pattern.softcap is not None:
-        total = (raw / pattern.softcap).tanh_().mul_(pattern.softcap)
-        ratio = (total / raw).nan_to_num_(nan=1.0)
+        total = torch.tanh(raw / pattern.softcap) * pattern.softcap
+        ratio = (total.detach() / raw.detach()).nan_to_num_(nan=1.0)
     if pattern.causal:
         open_ = (torch.arange(seen, device=rows.device)[None] <= rows[:, None]).to(raw.dtype)[None]
     else:

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from tracestore.errors import UnsupportedModelError
-from tracestore.extract.attention import frozen_attention
+from tracestore.extract.attention import Rule, frozen_attention
 from tracestore.extract.secant import HALF
-from tracestore.model import Method
 
 Replacement: TypeAlias = tuple[str, Callable[..., Any]]
 """The attribute that is replaced, and what by."""
@@ -167,11 +166,14 @@ ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {
     "FalconAttention": _falcon,
     "FalconMLP": _falcon_mlp,
     "XGLMAttention": _xglm,
-    "GptOssExperts": _gpt_oss_experts,
 }
 
-SECANT_ADAPTERS: Final[Mapping[str, Callable[[Any], Replacement]]] = {"GptOssExperts": lambda module: _gpt_oss_experts(module, HALF)}
-"""What `secant` replaces otherwise than `frozen`."""
+EXPERTS: Final[Mapping[Rule, Mapping[str, Callable[[Any], Replacement]]]] = {
+    "frozen": {"GptOssExperts": _gpt_oss_experts},
+    "secant": {"GptOssExperts": lambda module: _gpt_oss_experts(module, HALF)},
+    "gradient": {},
+}
+"""What is replaced by each rule in its own way."""
 
 
 def writer_of(module: nn.Module) -> nn.Module:
@@ -187,13 +189,13 @@ def attends_privately(model: nn.Module) -> bool:
 
 
 @contextmanager
-def adapted(model: nn.Module, method: Method) -> Iterator[None]:
+def adapted(model: nn.Module, method: Rule) -> Iterator[None]:
     """Replace what the adapters name, for a while; a mixture's experts by the rule of `method`."""
     changed: list[tuple[nn.Module, str, Any]] = []
     try:
         for module in model.modules():
             name = type(module).__name__
-            adapter = SECANT_ADAPTERS.get(name, ADAPTERS.get(name)) if method == "secant" else ADAPTERS.get(name)
+            adapter = EXPERTS[method].get(name) if name in EXPERTS["frozen"] else ADAPTERS.get(name)
             if adapter is not None:
                 attribute, function = adapter(module)
                 changed.append((module, attribute, module.__dict__.get(attribute)))

@@ -53,6 +53,9 @@ TopP = Annotated[float, typer.Option("--top-p", min=0.0, max=1.0, help="Nucleus 
 Seed = Annotated[int, typer.Option("--seed", help="Seed of the sampling.")]
 Keep = Annotated[float, typer.Option("--keep", min=0.0, max=1.0, help="Share of attention-edge mass to keep.")]
 MaxEdges = Annotated[int, typer.Option("--max-edges", min=0, help="Attention edges kept for an output at most.")]
+Sensitivity = Annotated[
+    bool, typer.Option("--sensitivity", help="Also estimate, by the plain gradient, what removing each kept edge would take away.")
+]
 
 
 def trace_options(
@@ -68,6 +71,7 @@ def trace_options(
     method: options.Method = options.Method.frozen,
     keep: float = PRUNING.keep,
     max_edges: int = PRUNING.max_edges,
+    sensitivity: bool = False,
     steps: options.Steps | None = None,
 ) -> TraceOptions:
     """Gather the options of a trace."""
@@ -79,6 +83,7 @@ def trace_options(
         method=method.value,
         generation=GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
         pruning=PruningOptions(keep=keep, max_edges=max_edges),
+        sensitivity=sensitivity,
         steps=steps.value if steps else None,
     )
 

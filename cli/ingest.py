@@ -29,6 +29,7 @@ def ingest(
     method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    sensitivity: tracing.Sensitivity = False,
     level: options.LevelOption = None,
     writers: options.Writers = None,
     device: options.Device = "cpu",
@@ -52,6 +53,7 @@ def ingest(
         method=method,
         keep=keep,
         max_edges=max_edges,
+        sensitivity=sensitivity,
     )
     source, total = tracing.items_of(prompt, items)
     from tracestore import api

@@ -41,6 +41,7 @@ def trace(
     method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    sensitivity: tracing.Sensitivity = False,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     no_text: NoText = False,
@@ -62,6 +63,7 @@ def trace(
         method=method,
         keep=keep,
         max_edges=max_edges,
+        sensitivity=sensitivity,
     )
     source, total = tracing.items_of(prompt, items)
     from tracestore import api

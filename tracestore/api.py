@@ -65,18 +65,19 @@ def trace(
     method: Method = "frozen",
     keep: float = _PRUNING.keep,
     max_edges: int = _PRUNING.max_edges,
+    sensitivity: bool = False,
 ) -> Trace:
     """Trace a prompt or an item in memory: which earlier tokens drove the predictions at `targets`.
 
     `targets`: `last` (the prediction after the final position), `generated`, `all`, positions, `span:KIND` (each span of a kind as one
-    sum) or `span:KIND:each`; `foil`: a token, or `runner-up`; `steps`: cut the answer by `sentence` or `line`. Raises ItemError,
-    ModelOutputError, UnsupportedModelError, ResourceError.
+    sum) or `span:KIND:each`; `foil`: a token, or `runner-up`; `steps`: cut the answer by `sentence` or `line`; `sensitivity`: estimate
+    what removing each kept edge would take away. Raises ItemError, ModelOutputError, UnsupportedModelError, ResourceError.
     """
     from tracestore.extract.trace import trace as run
 
     generation = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
     pruning = PruningOptions(keep=keep, max_edges=max_edges)
-    return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning, steps))
+    return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning, steps, sensitivity))
 
 
 def validate(

@@ -103,6 +103,7 @@ class TraceOptions:
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     pruning: PruningOptions = field(default_factory=PruningOptions)
     steps: StepRule | None = None  # None: only the step spans that an item gives
+    sensitivity: bool = False  # also estimate, by the plain gradient, what removing each kept edge would take away
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,11 @@ _HEAD = _i("head", "query head, from 0")
 _POS = _i("pos", "position of the token, from 0")
 _WEIGHT = _f("weight", "signed contribution to the explained quantity, logits")
 _RANK = _i("rank", "1 is the largest |weight| among the kept edges that enter the same node")
-_SENSITIVITY = _f("sensitivity", "first-order estimate, by the plain gradient, of what removing the edge changes, logits", nullable=True)
+_SENSITIVITY = _f(
+    "sensitivity",
+    "first-order estimate, by the plain gradient, of what removing the edge takes away, logits; null unless asked for",
+    nullable=True,
+)
 
 NODES: Final[tuple[Node, ...]] = (
     Node(

@@ -99,3 +99,14 @@ def test_the_command_line_traces_loads_and_answers_by_secant(tmp_path: Path) -> 
     count = "MATCH (:State)-[e:KEY|QUERY]->(:Head) RETURN label(e) AS kind, count(*) AS n ORDER BY kind"
     stored = {row["kind"]: row["n"] for row in ok("query", count, "--store", store, "--format", "json").json}
     assert min(stored["KEY"], stored["QUERY"]) > 0
+
+
+def test_sensitivity_is_stored_when_it_is_asked_for(loaded: LoadedModel, found: Trace) -> None:
+    asked = trace(loaded, "Paris is in", TraceOptions(method="secant", sensitivity=True))
+    for name in ("VALUE.State.Head", "KEY.State.Head"):
+        assert asked.table(name)["sensitivity"].null_count == 0
+        assert found.table(name)["sensitivity"].null_count == found.table(name).num_rows
+    values = asked.table("VALUE.State.Head")
+    agreement = np.corrcoef(values["weight"].to_numpy(), values["sensitivity"].to_numpy())[0, 1]
+    assert 0.3 < agreement < 0.999
+    assert asked.trace_id != trace(loaded, "Paris is in", TraceOptions(method="secant")).trace_id

@@ -33,6 +33,7 @@ class PlannedTrace:
     pruning: PruningOptions
     method: Method
     steps: StepRule | None
+    sensitivity: bool = False
 
 
 def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | None = None) -> PlannedTrace:
@@ -52,6 +53,9 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
         raise BadInputError(f"the tokenizer of {loaded.model_id} makes tokens that the model does not have: it belongs to another model")
     steps = _step_rule(item, options, prepared.n_given > 0 or n_new > 0)
     targets = plan_targets(loaded.tokenizer, item, options, prepared, n_new=n_new, vocabulary=vocabulary)
+    pruning: dict[str, float | bool] = {"keep": options.pruning.keep, "max_edges": options.pruning.max_edges}
+    if options.sensitivity:
+        pruning["sensitivity"] = True
     trace_id = ids.trace_id(
         model_fingerprint=ids.content_hash([loaded.fingerprint, loaded.dtype]),
         token_ids=prepared.tokens.token_ids,
@@ -60,9 +64,11 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
         generation=generation_record(generation),
         method=options.method,
         method_version=METHOD_VERSIONS[options.method],
-        pruning={"keep": options.pruning.keep, "max_edges": options.pruning.max_edges},
+        pruning=pruning,
     )
-    return PlannedTrace(trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method, steps)
+    return PlannedTrace(
+        trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method, steps, options.sensitivity
+    )
 
 
 def _step_rule(item: Item, options: TraceOptions, continued: bool) -> StepRule | None:

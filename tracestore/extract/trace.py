@@ -146,7 +146,7 @@ def _attribute(
     token_locals = np.arange(FIRST_TOKEN_LOCAL, FIRST_TOKEN_LOCAL + len(record.tokens), dtype=np.int64)
     token_ids = np.asarray(record.tokens.token_ids, dtype=np.int64)
     for index, spec in enumerate(specs):
-        found = run.attribute(spec, plan.pruning, last=index == len(specs) - 1)
+        found = run.attribute(spec, plan.pruning, last=index == len(specs) - 1, sensitivity=plan.sensitivity)
         names = _names(loaded, plan, record, found)
         made = output_tables(found, names, first_local=local, token_locals=token_locals, token_ids=token_ids)
         local, closure = made.next_local, max(closure, found.closure)

@@ -73,12 +73,18 @@ class TestServer:
 
     def empty(self) -> None:
         """Delete everything but the record of migrations."""
-        for statement in (
-            "MATCH ()-[r]->() WITH r LIMIT 5000 DELETE r RETURN count(*)",
-            "MATCH (n) WHERE NOT n:StoreMigration WITH n LIMIT 2000 DELETE n RETURN count(*)",
+        from neo4j.exceptions import TransientError
+
+        for statement, bound in (
+            ("MATCH ()-[r]->() WITH r LIMIT $bound DELETE r RETURN count(*)", 5000),
+            ("MATCH (n) WHERE NOT n:StoreMigration WITH n LIMIT $bound DELETE n RETURN count(*)", 2000),
         ):
-            while self.run(statement) != [[0]]:
-                pass  # in small transactions: their memory is bounded
+            deleted = 1
+            while deleted:  # in small transactions: their memory is bounded
+                try:
+                    deleted = self.run(statement, bound=bound)[0][0]
+                except TransientError:
+                    bound = max(100, bound // 2)
 
     @property
     def environment(self) -> dict[str, str]:

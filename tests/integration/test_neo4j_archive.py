@@ -106,3 +106,20 @@ def test_the_commands_take_the_same_flags_on_a_server(archive: Archive, neo4j_se
     output_id = next(iter(archive.read_traces())).outputs[0].output_id
     assert ok("store", "attach", output_id, *places).json["edges"] > 0
     assert ok("store", "check", "--store", neo4j_server.uri, "--json").json["ok"] is True
+
+
+def test_ingest_into_a_server(tmp_path: Path, neo4j_server: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    from tests.support.tiny_text_model import save_tiny
+
+    neo4j_server.empty()
+    for name, value in {**neo4j_server.environment, "TRACESTORE_ALLOW_PLAIN": "1"}.items():
+        monkeypatch.setenv(name, value)
+    items = tmp_path / "items.txt"
+    items.write_text("The capital of France is\nWhere is the tower?\n", encoding="utf-8")
+    options = ("--model", save_tiny(tmp_path / "tiny"), "--archive", tmp_path / "a", "--store", neo4j_server.uri, "--json")
+    told = ok("ingest", "--items", items, "--writers", "2", *options).json
+    assert (told["load"]["loaded"], told["load"]["level"]) == (2, "mechanism")
+    traced = Archive(tmp_path / "a", create=False)
+    with neo4j_server.open() as store:
+        assert differences(stored_graph(store), expected_graph(traced.read_traces())) == []
+        assert store.check().problems == ()

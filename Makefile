@@ -36,7 +36,7 @@ sweep: $(STAMP) ## every causal-LM class of transformers: exact or refused; writ
 	$(BIN)/python -m tracestore.extract.sweep
 
 crash: $(STAMP) ## the long form of the crash suite: 50 random kills of each kind (Neo4j: 25 of the loader, 5 of the server)
-	TRACESTORE_CRASH_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/pytest tests/crash
+	TRACESTORE_CRASH_KILLS=50 OMP_NUM_THREADS=1 $(BIN)/pytest tests/crash tests/integration/test_neo4j_faults.py
 
 bench: $(STAMP) ## speed and memory, as ratios measured in one run; writes docs/benchmarks.md
 	$(BIN)/python -m bench

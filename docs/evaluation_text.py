@@ -1,0 +1,40 @@
+"""The prose of `docs/evaluation.md`; its numbers are measured by `docs/evaluate.py`."""
+
+HEAD = """# How right is it?
+
+Made by `make eval`; every number with its 95 % bootstrap interval over cases (2 000 resamples, paired where two methods are compared).
+Model: the packaged SmolLM2-135M unless a suite trains or compiles its own. It is a small model that answers many of these items wrong:
+no claim about *reasoning* rests on it; wrong answers are explained as they were given, and kept apart.
+
+- **Known drivers**: the pointer chase (trained on the spot, five look-ups) and compiled circuits (transformers made from programs). There
+  the tokens that decide an answer are known, step by step. *All steps found*: every true token is among the first n of the ranking, n the
+  number of steps.
+- **Marked evidence**: prompts, mathematics and logic, commonsense; a person (or the generator) marked what the answer rests on.
+- **Removals**: the first tokens of an order are taken away (AOPC, comprehensiveness: higher is better) or alone are left (sufficiency:
+  lower is better), logits. Two perturbations: no later position may read the token; its embedding is the vocabulary's mean. They agree with
+  each other only in part (see Sanity), so neither is called the truth.
+- Items are split by task and by prompt into *tuning* and *report*; all tables are on report items. Tasks never tuned on: induction,
+  negation, planted evidence, retrieval, syllogism, chain sums, haystacks, eight of ten commonsense categories.
+- `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median); short prompts make the fixed part
+  of every method look large.
+
+Methods with a dot are traces of this project (`direct`: attention edges into the explained position, `total`: into all positions, both
+unsigned; `score`: signed, adds up) or variants of its rule; the others are baselines, each described in `tracestore/evaluate/baselines`.
+"""
+
+LIMITS = """## Limits
+
+- One small model carries the language suites. [How to run them on a larger one](evaluation-larger-models.md).
+- Marked evidence is what a person finds relevant, not what the model used: a low agreement can be the model's doing.
+- Removing a token makes a text that the model never saw. AOPC rewards whatever such texts are sensitive to.
+- The proximity baselines (`alti`, `ifr`) measure L1 distances in the residual stream; in the compiled circuits that stream holds large
+  constants (they make LayerNorm harmless), which is unfair to them there.
+- Prompts are short (5 to about 90 tokens). Nothing here was measured on long contexts.
+"""
+
+TRIED = """## Rules that were tried
+
+`linear` (no concentration term), `ratio` (not linear in the gradient), `secant_h25` and `secant_h75` (another share for the scores),
+`gradient_rule` (the softmax's own gradient) and `attnlrp` run in the same machinery and stand in the tables above. A rule is better only
+where its paired interval says so.
+"""

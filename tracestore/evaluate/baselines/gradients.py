@@ -1,6 +1,7 @@
 """Baselines made from the model's own gradient: softmax, norms and activations as they are.
 
-The explained quantity is the token's centred logit z; x the embeddings [T, d] as the embedding module gives them.
+The explained quantity is the token's centred logit z (or, where asked, its raw logit); x the embeddings [T, d] as the embedding module
+gives them.
 """
 
 from __future__ import annotations
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from tracestore.evaluate.case import Case, Scores
 from tracestore.extract.freeze import quieten, use_plain_experts
+from tracestore.model import Gauge
 
 STEPS: Final = 20
 """Points of the path of integrated gradients (Gauss-Legendre)."""
 
 
-def _gradients(case: Case, scale: Tensor) -> tuple[Tensor, Tensor]:
+def _gradients(case: Case, scale: Tensor, gauge: Gauge) -> tuple[Tensor, Tensor]:
     """Give dz/dx [n, T, d] at the embeddings times each of `scale` [n], and the embeddings [T, d]."""
     attributor = case.attributor
     model: Any = attributor.model
@@ -41,7 +43,7 @@ def _gradients(case: Case, scale: Tensor) -> tuple[Tensor, Tensor]:
         stack.callback(attributor.layout.final_norm.register_forward_hook(lambda _m, _a, out: finals.append(out)).remove)
         model.base_model(input_ids=case.ids.expand(len(scale), -1), use_cache=False)
         row = finals[-1][:, case.pos]
-        vector, _ = attributor.reader.direction("centred", case.token_id, None, row)
+        vector, _ = attributor.reader.direction(gauge, case.token_id, None, row)
         (gradient,) = torch.autograd.grad((row @ vector.to(row.dtype)).sum(), held[0])
     return gradient, plain[0]
 
@@ -50,19 +52,19 @@ def _one(case: Case) -> Tensor:
     return torch.ones(1, device=case.attributor.device)
 
 
-def saliency(case: Case) -> Scores:
+def saliency(case: Case, gauge: Gauge = "centred") -> Scores:
     """L2 norm of the gradient at each token."""
-    gradient, _ = _gradients(case, _one(case))
+    gradient, _ = _gradients(case, _one(case), gauge)
     return _numbers(gradient[0].norm(dim=-1))
 
 
-def gradient_x_input(case: Case) -> Scores:
+def gradient_x_input(case: Case, gauge: Gauge = "centred") -> Scores:
     """< gradient, embedding >, signed."""
-    gradient, x = _gradients(case, _one(case))
+    gradient, x = _gradients(case, _one(case), gauge)
     return _numbers((gradient[0] * x).sum(-1))
 
 
-def integrated_gradients(case: Case, steps: int = STEPS) -> Scores:
+def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred") -> Scores:
     """Integrated gradients from a zero embedding, signed (Sundararajan et al., 2017), by Gauss-Legendre quadrature."""
     points, weights = np.polynomial.legendre.leggauss(steps)
     total: Tensor | None = None
@@ -71,7 +73,7 @@ def integrated_gradients(case: Case, steps: int = STEPS) -> Scores:
         if not len(part):
             continue
         scale = torch.from_numpy((points[part] + 1) / 2).to(case.attributor.device)
-        gradient, x = _gradients(case, scale)
+        gradient, x = _gradients(case, scale, gauge)
         weighted = torch.einsum("n,ntd->td", torch.from_numpy(weights[part] / 2).to(gradient), gradient)
         total = weighted if total is None else total + weighted
     assert total is not None

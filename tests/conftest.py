@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support.browser import report as report_browser
-from tests.support.neo4j_server import TestServer, report, shared_server
+from tests.support.neo4j_server import TestServer, expectation, report, shared_server
 
 if TYPE_CHECKING:
     from tracestore.evaluate.suites.pointer_chase_model import TrainedChase
@@ -25,6 +25,11 @@ def chase() -> TrainedChase:
     from tests.support.small_chase import small_chase
 
     return small_chase()
+
+
+def pytest_report_header() -> str:
+    """Name the rung that the Neo4j tests will stand on."""
+    return expectation()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -29,7 +29,7 @@ import pytest
 
 from tracestore.errors import StoreError, TracestoreError
 from tracestore.store.neo4j.connection import Credentials, make_driver, read_credentials, server_version
-from tracestore.store.neo4j.jars import fetch_jars, java_for
+from tracestore.store.neo4j.jars import cache_folder, fetch_jars, java_for, release_of
 from tracestore.store.neo4j.local import LocalServer, Sizes
 from tracestore.store.neo4j.store import Neo4jStore, open_neo4j
 from tracestore.store.neo4j.writers import LoadSettings
@@ -106,7 +106,7 @@ def _named() -> TestServer | str:
     return server
 
 
-def _docker_listens() -> bool:
+def docker_listens() -> bool:
     """Does something accept connections where Docker should be? Asked by hand: the client leaves sockets open when nobody does."""
     host = urlsplit(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
     family, address = (socket.AF_UNIX, host.path) if host.scheme == "unix" else (socket.AF_INET, (host.hostname, host.port or 2375))
@@ -120,7 +120,7 @@ def _container() -> TestServer | str:
         from testcontainers.community.neo4j import Neo4jContainer
     except ImportError:
         return "testcontainers is not installed"
-    if not _docker_listens():
+    if not docker_listens():
         return "Docker does not answer"
     password = secrets.token_hex(16)
     container = Neo4jContainer(IMAGE, password=password, username="neo4j")
@@ -174,6 +174,23 @@ def own_server(
 
 
 RUNGS: tuple[Callable[[], TestServer | str], ...] = (_named, _container, _process)
+
+
+def expectation() -> str:
+    """Say, without starting anything, on which rung this run will stand, and why not on those above it."""
+    if os.environ.get("NEO4J_URI"):
+        return "Neo4j tests: the server that NEO4J_URI names"
+    if docker_listens():
+        return f"Neo4j tests: a container ({IMAGE}); NEO4J_URI is not set"
+    above = "NEO4J_URI is not set; Docker does not answer"
+    try:
+        java = java_for(release_of(VERSION))
+    except TracestoreError as error:
+        return f"Neo4j tests: none; {above}; {error}"
+    cached = (cache_folder() / VERSION / "lib").is_dir()
+    if not cached and shutil.which("mvn") is None:
+        return f"Neo4j tests: none; {above}; its jars are not in the cache and Maven was not found"
+    return f"Neo4j tests: a local process (Neo4j {VERSION}, {java}, jars {'cached' if cached else 'to be fetched'}); {above}"
 
 
 @cache

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,10 +9,11 @@ import pytest
 
 from tests.support import neo4j_server as ladder
 from tracestore.errors import StoreUnavailableError
+from tracestore.store.neo4j.connection import Credentials
 
 
 @pytest.fixture
-def fresh(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def fresh(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Let the ladder be climbed anew, with what the run itself has found kept for the others."""
     monkeypatch.setattr(ladder, "climb", ladder.climb.__wrapped__)
     for name in ("NEO4J_URI", "TRACESTORE_REQUIRE"):
@@ -47,7 +47,7 @@ def test_the_first_rung_that_holds_is_taken(fresh: pytest.MonkeyPatch) -> None:
     def rung(name: str, holds: bool) -> object:
         def climbed() -> ladder.TestServer | str:
             tried.append(name)
-            return ladder.TestServer("bolt://127.0.0.1:1", ladder.Credentials("neo4j", "x", "neo4j"), name) if holds else f"not {name}"
+            return ladder.TestServer("bolt://127.0.0.1:1", Credentials("neo4j", "x", "neo4j"), name) if holds else f"not {name}"
 
         return climbed
 

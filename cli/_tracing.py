@@ -57,6 +57,9 @@ Sensitivity = Annotated[
     bool, typer.Option("--sensitivity", help="Also estimate, by the plain gradient, what removing each kept edge would take away.")
 ]
 
+Compositions = Annotated[int, typer.Option("--compositions", min=0, help="Compositions kept for an output; 0: none are computed.")]
+Paths = Annotated[int, typer.Option("--paths", min=0, help="Exact paths kept for an output; 0: none are searched for.")]
+
 
 def trace_options(
     *,
@@ -71,6 +74,8 @@ def trace_options(
     method: options.Method = options.Method.frozen,
     keep: float = PRUNING.keep,
     max_edges: int = PRUNING.max_edges,
+    compositions: int = PRUNING.compositions,
+    paths: int = PRUNING.paths,
     sensitivity: bool = False,
     steps: options.Steps | None = None,
 ) -> TraceOptions:
@@ -82,7 +87,7 @@ def trace_options(
         gauge=gauge.value if gauge else None,
         method=method.value,
         generation=GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
-        pruning=PruningOptions(keep=keep, max_edges=max_edges),
+        pruning=PruningOptions(keep=keep, max_edges=max_edges, compositions=compositions, paths=paths),
         sensitivity=sensitivity,
         steps=steps.value if steps else None,
     )

@@ -29,6 +29,8 @@ def ingest(
     method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    compositions: tracing.Compositions = tracing.PRUNING.compositions,
+    paths: tracing.Paths = tracing.PRUNING.paths,
     sensitivity: tracing.Sensitivity = False,
     level: options.LevelOption = None,
     writers: options.Writers = None,
@@ -53,6 +55,8 @@ def ingest(
         method=method,
         keep=keep,
         max_edges=max_edges,
+        compositions=compositions,
+        paths=paths,
         sensitivity=sensitivity,
     )
     source, total = tracing.items_of(prompt, items)

@@ -41,6 +41,8 @@ def trace(
     method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    compositions: tracing.Compositions = tracing.PRUNING.compositions,
+    paths: tracing.Paths = tracing.PRUNING.paths,
     sensitivity: tracing.Sensitivity = False,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
@@ -63,6 +65,8 @@ def trace(
         method=method,
         keep=keep,
         max_edges=max_edges,
+        compositions=compositions,
+        paths=paths,
         sensitivity=sensitivity,
     )
     source, total = tracing.items_of(prompt, items)

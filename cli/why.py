@@ -41,6 +41,8 @@ def why(
     method: options.MethodOption = options.Method.frozen,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
+    compositions: tracing.Compositions = tracing.PRUNING.compositions,
+    paths: tracing.Paths = tracing.PRUNING.paths,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     by: Annotated[By, typer.Option("--by", help="Order of the drivers.")] = By.direct,
@@ -65,6 +67,8 @@ def why(
             method=method,
             keep=keep,
             max_edges=max_edges,
+            compositions=compositions,
+            paths=paths,
         )
         found = _trace_now(prompt, model, device, dtype, chosen)
         outputs = found.outputs
@@ -96,6 +100,8 @@ def _trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype
         method=chosen.method,
         keep=chosen.pruning.keep,
         max_edges=chosen.pruning.max_edges,
+        compositions=chosen.pruning.compositions,
+        paths=chosen.pruning.paths,
     )
 
 

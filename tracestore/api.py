@@ -65,6 +65,8 @@ def trace(
     method: Method = "frozen",
     keep: float = _PRUNING.keep,
     max_edges: int = _PRUNING.max_edges,
+    compositions: int = _PRUNING.compositions,
+    paths: int = _PRUNING.paths,
     sensitivity: bool = False,
 ) -> Trace:
     """Trace a prompt or an item in memory: which earlier tokens drove the predictions at `targets`.
@@ -76,7 +78,7 @@ def trace(
     from tracestore.extract.trace import trace as run
 
     generation = GenerationOptions(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed)
-    pruning = PruningOptions(keep=keep, max_edges=max_edges)
+    pruning = PruningOptions(keep=keep, max_edges=max_edges, compositions=compositions, paths=paths)
     return run(model, item, TraceOptions(targets, target_token, foil, gauge, method, generation, pruning, steps, sensitivity))
 
 

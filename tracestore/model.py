@@ -85,10 +85,15 @@ class GenerationOptions:
 
 @dataclass(frozen=True, slots=True)
 class PruningOptions:
-    """How many attention edges of an Output are kept: a share of their mass, and at most a number."""
+    """How much of an Output is kept: attention edges by a share of their mass and at most a number; compositions and paths by number.
+
+    Without compositions or paths (0) they are not computed either. More than 50 paths are searched for longer.
+    """
 
     keep: float = 0.9
     max_edges: int = 20_000
+    compositions: int = 128
+    paths: int = 50
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ class EdgeSink(Protocol):
     """What receives the edges of one target while its gradient runs backwards."""
 
     batch: int
+    value_gradients: dict[int, Tensor] | None  # layer -> gradient at every query head's values [H, T, D], where it is asked for
 
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Take one tile: `rows` [R] query positions, `attention` and `weight` [H, R, J]."""
@@ -79,6 +80,8 @@ class AttentionState:
     keep: bool = False  # for the identities: keep every layer's part in `kept`
     kept: dict[int, KeptAttention] = field(default_factory=dict)
     record: list[tuple[Tensor, Tensor, Tensor]] | None = None  # when set, query, key and value go here and the run stops
+    tap: bool = False  # for compositions and paths: keep every layer's part, detached, in `tapped`
+    tapped: dict[int, KeptAttention] = field(default_factory=dict)
     instead: Callable[[int, Pattern, Tensor, Tensor, Tensor], Tensor] | None = None  # knockouts: (layer, pattern, q, k, v) -> output
 
 
@@ -226,6 +229,9 @@ def _backward_one(
     if bias is not None:
         linear = value - bias[:, None].to(value.dtype)
     row_mass = gz.new_zeros(heads, gz.shape[0])
+    per_head = None
+    if sink is not None and sink.value_gradients is not None:
+        per_head = sink.value_gradients[layer] = value.new_zeros(heads, *value.shape[1:])
     for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
         whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
         span = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
@@ -233,12 +239,17 @@ def _backward_one(
         seen = a.shape[-1]
         gradient = gz[span].transpose(0, 1).reshape(groups, -1, gz.shape[-1])
         grouped = a.view(groups, -1, seen)
-        dv[:, :seen].baddbmm_(grouped.transpose(1, 2), gradient)
+        if per_head is None:
+            dv[:, :seen].baddbmm_(grouped.transpose(1, 2), gradient)
+        else:
+            per_head[:, :seen].baddbmm_(a.transpose(1, 2), gradient.view(heads, len(rows), -1))
         if sink is not None:
             weight = torch.matmul(gradient, linear[:, :seen].transpose(1, 2)).view_as(a).mul_(a)
             sink.take(layer, rows, a, weight)
             if bias is not None:
                 row_mass[:, rows] = a.sum(-1)
+    if per_head is not None:
+        dv.copy_(per_head.view(groups, -1, *per_head.shape[1:]).sum(1))
     if sink is not None:
         relevance = (gz * out).sum(-1).T
         shift = None
@@ -295,6 +306,8 @@ def frozen_attention(
     out = state.attention(query, key, value, pattern, layer, state)
     if state.keep:
         state.kept[layer] = KeptAttention(query, key, value, out, pattern)
+    if state.tap:
+        state.tapped[layer] = KeptAttention(query.detach(), key.detach(), value.detach(), out.detach(), pattern)
     return out, None
 
 

@@ -21,17 +21,22 @@ from tracestore.errors import BadInputError, ConservationError, ModelOutputError
 from tracestore.extract import frozen
 from tracestore.extract.address_bias import finding_address_bias
 from tracestore.extract.attention import AttentionState, Rule, attend_frozen
-from tracestore.extract.attribution import AttentionEdges, Bools, Floats, OutputAttribution, SpanSpec, TargetSpec
-from tracestore.extract.capture import Capture
+from tracestore.extract.attribution import AttentionEdges, Bools, Floats, OutputAttribution, Paths, SpanSpec, TargetSpec
+from tracestore.extract.capture import Capture, ReaderGradients
+from tracestore.extract.compositions import compositions
 from tracestore.extract.freeze import HALF, quieten, use_plain_experts
 from tracestore.extract.freeze import frozen as frozen_model
 from tracestore.extract.layout import ModelLayout, find_layouts
 from tracestore.extract.logits import LogitReader, logit_reader
 from tracestore.extract.norms import recognise_all
+from tracestore.extract.path_steps import PathSteps
+from tracestore.extract.paths import find_paths
 from tracestore.extract.prune import prune
 from tracestore.extract.secant_attention import attend_secant
 from tracestore.extract.sensitivity import attend_plainly, edge_sensitivity
 from tracestore.extract.value_bias import find_value_bias
+from tracestore.extract.wiring import LayerWiring, find_wiring
+from tracestore.extract.writers import Writers
 from tracestore.model import Gauge, Method, PruningOptions
 
 _ATTENTION: Final[Mapping[Rule, Callable[..., Tensor]]] = {"frozen": attend_frozen, "secant": attend_secant, "gradient": attend_plainly}
@@ -65,6 +70,10 @@ class Attributor:
     def _take(self, layout: ModelLayout, *, admit: bool) -> None:
         self.layout = layout
         self.norms = recognise_all(layout)
+        self.running: AttentionState | None = None
+        """State of the latest forward pass."""
+        self._wiring: tuple[LayerWiring, ...] | None = None
+        self._unwired: str | None = None
         self._value_bias: dict[int, Tensor] | None = None
         self._unbiased: set[int] = set()  # layers whose queries and keys are known to hold no bias
         self._admitted: set[Method] = set() if admit else {"frozen", "secant"}
@@ -86,6 +95,39 @@ class Attributor:
     def family(self) -> str:
         """Name of the family table that was used, or `generic`."""
         return self.layout.family
+
+    @property
+    def wiring(self) -> tuple[LayerWiring, ...]:
+        """How heads and MLPs are wired to the residual stream, found on first use.
+
+        Raises UnsupportedModelError, naming the reason, for a model that has no compositions and paths.
+        """
+        if self._unwired is not None:
+            raise UnsupportedModelError(self._unwired)
+        if self._wiring is None:
+            try:
+                self._wiring = find_wiring(self)
+            except UnsupportedModelError as error:
+                self._unwired = str(error)
+                raise
+        return self._wiring
+
+    @property
+    def without_compositions(self) -> str | None:
+        """Why the model has neither compositions nor paths, or None."""
+        try:
+            return None if self.wiring else ""
+        except UnsupportedModelError as error:
+            return str(error)
+
+    @property
+    def without_paths(self) -> str | None:
+        """Why the model has no paths, or None."""
+        if (refused := self.without_compositions) is not None:
+            return refused
+        reasons = ((layer, call.refused) for layer, wiring in enumerate(self.wiring) for call in wiring.calls)
+        found = next(((layer, reason) for layer, reason in reasons if reason is not None), None)
+        return None if found is None else f"{type(self.model).__name__} has no paths: {found[1]} in layer {found[0]}"
 
     @property
     def half(self) -> bool:
@@ -110,6 +152,7 @@ class Attributor:
         sink_positions: Iterable[int] = (0,),
         method: Method = "frozen",
         keep: bool = False,
+        tap: bool = False,
     ) -> ForwardPass:
         """Run one forward pass over `input_ids` [T] (or [B, T] with `attention_mask`), to be explained by `method`.
 
@@ -120,22 +163,23 @@ class Attributor:
         if ids.shape[1] == 0:
             raise BadInputError("the prompt has no tokens: give at least one")
         given = {k: v for k, v in (("attention_mask", attention_mask), ("position_ids", position_ids)) if v is not None}
-        capture = self.forward(ids, given, method, keep=keep)
+        capture = self.forward(ids, given, method, keep=keep, tap=tap)
         run = ForwardPass(self, ids, capture, frozenset(sink_positions), given)
         if self.half:
             self.replay_gap = max(self.replay_gap, run.measure_replay_gap())
         return run
 
-    def forward(self, ids: Tensor, given: Mapping[str, Tensor], method: Rule, *, keep: bool) -> Capture:
+    def forward(self, ids: Tensor, given: Mapping[str, Tensor], method: Rule, *, keep: bool = False, tap: bool = False) -> Capture:
         """Run the patched model over `ids` [B, T]; `given` may hold attention_mask and position_ids."""
         layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
-        state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep)
+        state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep, tap=tap)
         capture = Capture(self.layout, self.norms, state)
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
                 self._value_bias = find_value_bias(self.model, self.layout, self.norms, state, {"input_ids": ids, **given})
                 state.norm_scales.forget()
             state.value_bias = self._value_bias
+            self.running = state
             with capture.watching(), ExitStack() as stack:
                 if method == "secant":
                     stack.enter_context(finding_address_bias(self.layout, self.norms, state, self._unbiased))
@@ -175,6 +219,7 @@ class ForwardPass:
     ) -> None:
         self.attributor, self.ids, self.capture, self.sinks, self.given = attributor, ids, capture, sinks, given or {}
         self._plain: Capture | None = None  # the same pass with true derivatives, made when sensitivities are first asked for
+        self._steps: dict[int, PathSteps] = {}
 
     @property
     def length(self) -> int:
@@ -208,11 +253,14 @@ class ForwardPass:
         *,
         batch: int = 0,
         last: bool = False,
+        compose: bool = False,
+        paths: int = 0,
         sensitivity: bool = False,
     ) -> OutputAttribution:
         """Explain one target: a prediction, or the sum of a span's. `last` frees the graph: no further target can follow.
 
         `sensitivity` adds first-order estimates of single edges, for one more forward (per prompt) and backward pass of the plain model.
+        Of a tapped run, `compose` adds the compositions and `paths` so many of the largest exact paths.
 
         Raises ConservationError when the numbers do not add up, ModelOutputError on NaN or infinite logits.
         """
@@ -223,7 +271,8 @@ class ForwardPass:
             vectors=torch.stack([part.vector for part in parts]),
             biases=tuple(part.bias for part in parts),
         )
-        found = frozen.explain(self.capture, seeds, pruning.max_edges, batch=batch, retain=not last)
+        readers = ReaderGradients() if compose else None
+        found = frozen.explain(self.capture, seeds, pruning.max_edges, batch=batch, retain=not last, readers=readers)
         std = math.hypot(*(part.std for part in parts))
         scale = max(abs(found.explained), std)
         closure = found.closure_error / scale
@@ -232,6 +281,11 @@ class ForwardPass:
         sinks: Bools = np.isin(np.arange(self.length), list(self.sinks))
         heads, mlps = np.abs(found.flows.head_relevance).sum(), np.abs(found.flows.mlp_relevance).sum()
         direct = found.direct_value + found.direct_address
+        composed = None
+        if readers is not None:
+            writers = self.steps(batch).writers
+            composed = compositions(writers, readers, seeds, found.flows, found.explained, float(found.final_bias.sum()))
+        walked = self._walk(seeds, found.final_bias, paths, batch) if paths else None
         graph = prune(found.flows, found.edges, seeds.positions, pruning)
         if sensitivity:
             graph = replace(graph, sensitivity=self._sensitivity(seeds, graph.edges, batch, last=last))
@@ -263,6 +317,8 @@ class ForwardPass:
             flows=found.flows,
             tops=found.tops,
             graph=graph,
+            compositions=composed,
+            paths=walked,
         )
 
     def _sensitivity(self, seeds: frozen.Seeds, edges: AttentionEdges, batch: int, *, last: bool) -> Floats:
@@ -289,6 +345,18 @@ class ForwardPass:
             log_prob=float(torch.log_softmax(shown.double(), -1)[token]),
             vocab_rank=int((shown > shown[token]).sum()) + 1,
         )
+
+    def steps(self, batch: int = 0) -> PathSteps:
+        """Give what compositions and paths of one batch row share. Raises UnsupportedModelError where a model has none."""
+        if batch not in self._steps:
+            self._steps[batch] = PathSteps(self.attributor, Writers(self.capture, self.attributor.wiring, batch))
+        return self._steps[batch]
+
+    def _walk(self, seeds: frozen.Seeds, final_bias: Floats, wanted: int, batch: int) -> Paths:
+        refused = self.attributor.without_paths
+        if refused is not None:
+            raise UnsupportedModelError(refused)
+        return find_paths(self.steps(batch), seeds, final_bias, wanted)
 
     def _position(self, pos: int) -> int:
         if not -self.length <= pos < self.length:

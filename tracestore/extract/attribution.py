@@ -140,6 +140,42 @@ class PrunedGraph:
 
 
 @dataclass(frozen=True, slots=True)
+class Compositions:
+    """Exact weights of every writer into every reader. The weights into a reader add up to its relevance."""
+
+    writers: tuple[str, ...]  # emb, L0.h0, .., L0.mlp, .., bias
+    readers: tuple[tuple[str, str], ...]  # name and input: (L0.h0, V), .., (L0.mlp, MLP), .., (out, OUT)
+    weight: Floats  # [writer, reader]
+    relevance: Floats  # [reader]
+
+
+@dataclass(frozen=True, slots=True)
+class ExactPath:
+    """A path from a token's embedding (or a bias) to the output, with its exact signed weight."""
+
+    weight: float
+    hops: tuple[str, ...]  # emb@4, L0.mlp@4, L23.h4:V@5, out@5: what wrote, and at which position
+    source_pos: int
+
+    @property
+    def motif(self) -> str:
+        """The path without positions: emb>L0.mlp>L23.h4:V>out."""
+        return ">".join(hop.split("@")[0] for hop in self.hops)
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The largest paths found, best first. `finished` and `open` are sums of |weight| of finished paths and of entries left open."""
+
+    paths: tuple[ExactPath, ...]
+    finished: float
+    open: float
+    largest_open: float
+    total: float  # signed sum of everything finished and open: the explained quantity
+    expansions: int
+
+
+@dataclass(frozen=True, slots=True)
 class OutputAttribution:
     """One explained prediction, or the sum of several. `sum(scores) + bias = explained` up to `closure`.
 
@@ -174,3 +210,5 @@ class OutputAttribution:
     flows: Flows
     tops: HeadTops
     graph: PrunedGraph
+    compositions: Compositions | None = None  # where they were asked for
+    paths: Paths | None = None  # likewise

@@ -8,7 +8,7 @@ what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,6 +45,19 @@ class NodeSums:
         return NodeSums(*(like.new_zeros(layers + (name in ("pre", "pre_bias")), length) for name in NodeSums.__slots__))
 
 
+@dataclass(slots=True)
+class ReaderGradients:
+    """What one backward pass leaves for the compositions, per layer: the gradient at every query head's values [H, T, D] and the one at
+    what the MLP reads [T, d]."""
+
+    values: dict[int, Tensor] = field(default_factory=dict)
+    mlp: dict[int, Tensor] = field(default_factory=dict)
+
+    def add_mlp(self, layer: int, g: Tensor) -> None:
+        """Add the gradient [T, d] of one part of a layer's MLP."""
+        self.mlp[layer] = g if layer not in self.mlp else self.mlp[layer] + g
+
+
 @dataclass(slots=True, weakref_slot=True, eq=False)
 class Capture:
     """The tensors of one forward pass, and where the running backward pass adds its numbers.
@@ -60,6 +73,7 @@ class Capture:
     mid: dict[int, Tensor] = field(default_factory=dict)
     final: Tensor | None = None  # output of the final norm [B, T, d]
     sums: NodeSums | None = None
+    readers: ReaderGradients | None = None  # filled by the running backward pass where compositions are asked for
     batch: int = 0
     watched: list[Tensor] = field(default_factory=list)
     written: dict[int, list[Tensor]] = field(default_factory=dict)  # layer -> what its MLPs write
@@ -141,6 +155,8 @@ class Capture:
 
     def _reached_mlp(self, layer: int, bias: Tensor | None, g: Tensor, u: Tensor) -> None:
         sums = self._sums()
+        if self.readers is not None:
+            self.readers.add_mlp(layer, self._row(g))
         read = self._dot(g, u)
         if bias is not None:
             shift = self._along(g, bias)
@@ -171,17 +187,11 @@ class Capture:
         readers = {block.attention_norm, block.feed_forward_norm}
         attention = set(block.attention.modules())
         for module in block.layer.modules():
-            bias = self._bias_of(module)
+            bias = bias_of(module, self.norms)
             if bias is None or module in readers:
                 continue
             place = "mlp" if module in inside else "attention" if module in attention else "block"
             add(module.register_forward_hook(self._biased(layer, bias, place)))
-
-    def _bias_of(self, module: nn.Module) -> Tensor | None:
-        if module in self.norms:
-            return self.norms[module].bias
-        found = weight_and_bias(module)
-        return None if found is None else found[1]
 
     def _biased(self, layer: int, bias: Tensor, place: str) -> Callable[..., Any]:
         def hook(module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
@@ -237,6 +247,14 @@ class Capture:
         if self.sums is None:
             raise RuntimeError("a backward pass runs outside `attribute`")
         return self.sums
+
+
+def bias_of(module: nn.Module, norms: Mapping[nn.Module, FrozenNorm]) -> Tensor | None:
+    """Give the bias of a norm or a linear layer, or None."""
+    if module in norms:
+        return norms[module].bias
+    found = weight_and_bias(module)
+    return None if found is None else found[1]
 
 
 def _constant_part(layer: int, constant: Tensor) -> Callable[[Capture, Tensor, Tensor], None]:

@@ -47,6 +47,7 @@ class EdgeCollector:
         self.bias = like.new_zeros(shape)
         self.top = like.new_zeros(layers, heads)
         self.top_at = torch.zeros(layers, heads, dtype=torch.int64, device=like.device)  # query * T + key
+        self.value_gradients: dict[int, Tensor] | None = None  # layer -> [H, T, D], filled where compositions are asked for
         self._floor = 0.0
         self._pool: list[tuple[Tensor, Tensor, Tensor]] = []  # code (((kind*L+l)*H+h)*T+i)*T+j, weight, attention
         self._pooled = 0

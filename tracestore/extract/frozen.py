@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from tracestore.extract.attribution import AttentionEdges, Floats, Flows, HeadTops
-from tracestore.extract.capture import Capture, NodeSums
+from tracestore.extract.capture import Capture, NodeSums, ReaderGradients
 from tracestore.extract.edges import EdgeCollector
 
 METHOD_VERSION = 1
@@ -40,6 +40,7 @@ class Explained:
     explained_at: Floats  # [n] the same, position by position
     scores: Floats  # [T]
     bias: float
+    final_bias: Floats  # [n] of it, what the final norm and the output head add, position by position
     flows: Flows
     edges: AttentionEdges
     tops: HeadTops
@@ -49,15 +50,27 @@ class Explained:
     node_errors: dict[str, float]
 
 
-def explain(capture: Capture, seeds: Seeds, max_edges: int, *, batch: int = 0, retain: bool = True) -> Explained:
-    """Decompose what `seeds` name over tokens, nodes and attention edges, in one backward pass."""
+def explain(
+    capture: Capture,
+    seeds: Seeds,
+    max_edges: int,
+    *,
+    batch: int = 0,
+    retain: bool = True,
+    readers: ReaderGradients | None = None,
+) -> Explained:
+    """Decompose what `seeds` name over tokens, nodes and attention edges, in one backward pass.
+
+    `readers` is filled with the gradient into every reader, where that is asked for.
+    """
     x0, final = capture.x0, capture.final
     if x0 is None or final is None:
         raise RuntimeError("the forward pass has not run")
     layers, length = len(capture.layout.blocks), x0.shape[1]
     collector = EdgeCollector((layers, capture.state.heads, length), seeds.positions, max_edges, x0.detach(), batch)
     capture.sums, capture.batch = NodeSums.zeros(layers, length, x0.detach()), batch
-    capture.state.sink = collector
+    capture.state.sink, capture.readers = collector, readers
+    collector.value_gradients = None if readers is None else readers.values
     try:
         rows = final[batch, list(seeds.positions)]
         (gradient,) = torch.autograd.grad(rows, x0, grad_outputs=seeds.vectors, retain_graph=retain)
@@ -66,7 +79,7 @@ def explain(capture: Capture, seeds: Seeds, max_edges: int, *, batch: int = 0, r
         scores = (gradient[batch] * x0.detach()[batch]).sum(-1)
         sums.pre[0] = scores
     finally:
-        capture.state.sink, capture.sums = None, None
+        capture.state.sink, capture.sums, capture.readers = None, None, None
     form = capture.norms[capture.layout.final_norm]
     final_bias = np.asarray(seeds.biases)
     if form.bias is not None:
@@ -115,6 +128,7 @@ def _result(
         explained_at=explained_at,
         scores=scores,
         bias=bias,
+        final_bias=final_bias,
         flows=flows,
         edges=collector.edges(),
         tops=collector.tops(),

@@ -50,6 +50,26 @@ class FrozenNorm:
             out = out + self.bias.to(x.dtype)
         return out, scale
 
+    def scale(self, x: Tensor) -> Tensor:
+        """Give the scale that is held fixed at `x` [..., width]: [..., 1]."""
+        if self.centred:
+            x = x - x.mean(-1, keepdim=True)
+        return torch.rsqrt(x.square().mean(-1, keepdim=True) + self.eps)
+
+    def linear(self, v: Tensor, scale: Tensor) -> Tensor:
+        """Give D v for vectors `v` [..., width] where the scale is `scale` [..., 1]: the norm without its bias."""
+        if self.centred:
+            v = v - v.mean(-1, keepdim=True)
+        v = v * scale
+        return v if self.weight is None else v * self.weight.to(v.dtype)
+
+    def transposed(self, g: Tensor, scale: Tensor) -> Tensor:
+        """Give D' g for gradients `g` [..., width]."""
+        g = g * scale
+        if self.weight is not None:
+            g = g * self.weight.to(g.dtype)
+        return g - g.mean(-1, keepdim=True) if self.centred else g
+
 
 class NormScales:
     """Remembers at which scales norms ran, so that they can run again at the same: in `replay`, in order of their calls."""

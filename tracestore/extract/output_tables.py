@@ -1,10 +1,12 @@
 """Turn one attribution into the tables of its Output: nodes, then edges, without a loop over edges.
 
-Locals are handed out in this order from `first_local`: the Output, its HeadSummary rows, State (pre, then mid), Head, Mlp.
+Locals are handed out in this order from `first_local`: the Output, its HeadSummary, Composition and Path rows, State (pre, then mid), Head,
+Mlp.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,7 @@ import numpy as np
 
 from tracestore import schema
 from tracestore.extract.attribution import KEY, QUERY, VALUE, Bools, Floats, Ints, OutputAttribution
+from tracestore.extract.mechanism_tables import COMPOSITIONS, composition_columns, path_columns
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -41,7 +44,15 @@ class OutputTables:
     next_local: int
 
 
-def output_tables(found: OutputAttribution, names: OutputNames, *, first_local: int, token_locals: Ints, token_ids: Ints) -> OutputTables:
+def output_tables(
+    found: OutputAttribution,
+    names: OutputNames,
+    *,
+    first_local: int,
+    token_locals: Ints,
+    token_ids: Ints,
+    most: int = COMPOSITIONS,
+) -> OutputTables:
     """Build the tables Output, HeadSummary, State, Head, Mlp and the edges between Token, these and Output.
 
     `token_locals` [T] are the locals of the trace's Token nodes in order of position (at least as many as there are positions in the
@@ -50,15 +61,29 @@ def output_tables(found: OutputAttribution, names: OutputNames, *, first_local: 
     length = len(found.scores)
     output = int(first_local)
     local = output + 1
-    tables = {"Output": _table("Output", local=np.array([output]), **_output_row(found, names))}
+    tables, rest = dict[str, "pa.Table"](), dict[str, float]()
     summary = _head_summary(found, names, output, np.asarray(token_ids))
     count = len(summary["layer"])
     tables["HeadSummary"] = _table("HeadSummary", local=np.arange(local, local + count), **summary)
-    places = _Places(found, local + count)
+    local += count
+    for label, columns, left in _mechanism(found, most, output, names.model_id):
+        tables[label] = _table(label, local=np.arange(local, local + len(columns["weight"])), **columns)
+        local += len(columns["weight"])
+        rest |= left
+    tables["Output"] = _table("Output", local=np.array([output]), **_output_row(found, names, rest))
+    places = _Places(found, local)
     tables |= _nodes(found, places, output)
     tables |= _edges(found, places, np.asarray(token_locals)[:length], output)
     tables[schema.edge_table("INFLUENCES", "Token", "Output")] = _influences(found, np.asarray(token_locals), output)
     return OutputTables({name: table for name, table in tables.items() if table.num_rows}, output, places.next_local)
+
+
+def _mechanism(found: OutputAttribution, most: int, output: int, model_id: str) -> Iterator[tuple[str, dict[str, Any], dict[str, float]]]:
+    """Give label, columns and what the Output's row says of the rest, for compositions and paths that were asked for."""
+    if found.compositions is not None:
+        yield "Composition", *composition_columns(found.compositions, most, output, model_id)
+    if found.paths is not None:
+        yield "Path", *path_columns(found.paths, output, model_id)
 
 
 def _table(table: str, **columns: Any) -> pa.Table:
@@ -70,7 +95,7 @@ def _table(table: str, **columns: Any) -> pa.Table:
     return pa.table([pa.array(value, type=field.type) for value, field in zip(values, wanted, strict=True)], schema=wanted)
 
 
-def _output_row(found: OutputAttribution, names: OutputNames) -> dict[str, list[Any]]:
+def _output_row(found: OutputAttribution, names: OutputNames, rest: Mapping[str, float]) -> dict[str, list[Any]]:
     foil = found.foil_token_id if names.shown_foil_token_id is None else names.shown_foil_token_id
     row = {
         "output_id": names.output_id,
@@ -94,6 +119,7 @@ def _output_row(found: OutputAttribution, names: OutputNames) -> dict[str, list[
         "attention_kept": found.graph.attention_kept,
         "mlp_share": found.mlp_share,
         "head_vector": found.head_vector.tolist(),
+        **rest,
     }
     return {column.name: [row.get(column.name)] for column in schema.table_columns("Output")}
 

@@ -53,9 +53,6 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
         raise BadInputError(f"the tokenizer of {loaded.model_id} makes tokens that the model does not have: it belongs to another model")
     steps = _step_rule(item, options, prepared.n_given > 0 or n_new > 0)
     targets = plan_targets(loaded.tokenizer, item, options, prepared, n_new=n_new, vocabulary=vocabulary)
-    pruning: dict[str, float | bool] = {"keep": options.pruning.keep, "max_edges": options.pruning.max_edges}
-    if options.sensitivity:
-        pruning["sensitivity"] = True
     trace_id = ids.trace_id(
         model_fingerprint=ids.content_hash([loaded.fingerprint, loaded.dtype]),
         token_ids=prepared.tokens.token_ids,
@@ -64,11 +61,19 @@ def plan_trace(loaded: LoadedModel, item: str | Item, options: TraceOptions | No
         generation=generation_record(generation),
         method=options.method,
         method_version=METHOD_VERSIONS[options.method],
-        pruning=pruning,
+        pruning=_pruning(options),
     )
     return PlannedTrace(
         trace_id, item, str(item.id), prepared, targets, generation, options.pruning, options.method, steps, options.sensitivity
     )
+
+
+def _pruning(options: TraceOptions) -> dict[str, object]:
+    """Give what belongs into the `trace_id` of what is kept and computed besides."""
+    pruning = options.pruning
+    kept: dict[str, object] = {"keep": pruning.keep, "max_edges": pruning.max_edges}
+    kept |= {"compositions": pruning.compositions, "paths": pruning.paths}
+    return {**kept, "sensitivity": True} if options.sensitivity else kept
 
 
 def _step_rule(item: Item, options: TraceOptions, continued: bool) -> StepRule | None:
@@ -93,6 +98,9 @@ def _check(options: TraceOptions) -> None:
         raise BadInputError(f"keep is {options.pruning.keep}: it is a share, above 0 and at most 1")
     if options.pruning.max_edges < 1:
         raise BadInputError(f"max_edges is {options.pruning.max_edges}: keep at least one edge")
+    for name, number in (("compositions", options.pruning.compositions), ("paths", options.pruning.paths)):
+        if number < 0:
+            raise BadInputError(f"{name} is {number}: it is a number of {name} to keep, or 0 for none")
     if options.steps is not None and options.steps not in STEP_RULES:
         raise BadInputError(f"unknown steps {options.steps!r}: choose {', '.join(STEP_RULES)}")
 

@@ -80,7 +80,9 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
         tokens = append_generated(loaded.tokenizer, known, new) if new else known
         record = _text_record(loaded, plan, tokens)
         specs = target_specs(plan.targets, tokens, plan.prepared.n_prompt, record.spans)
-        run = attributor.run(torch.tensor(tokens.token_ids), sink_positions=SINK_POSITIONS, method=plan.method)
+        run = attributor.run(
+            torch.tensor(tokens.token_ids), sink_positions=SINK_POSITIONS, method=plan.method, tap=_walks(attributor, plan)
+        )
         answer = _answer(loaded, plan, tokens, run)
         tables, chain, closure = _attribute(loaded, plan, record, run, specs)
     correct = answer_correct(answer, plan.item.expected)
@@ -92,6 +94,12 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
     tables["Trace"] = table("Trace", [header])
     ordered = {name: tables[name] for name in schema.ARCHIVE_TABLES if name in tables and tables[name].num_rows}
     return Trace(plan.trace_id, ordered)
+
+
+def _walks(attributor: Attributor, plan: PlannedTrace) -> bool:
+    """Tell whether compositions or paths are asked for, and the model has them (some have traces only: their columns stay null)."""
+    asked = plan.pruning.compositions > 0 or plan.pruning.paths > 0
+    return asked and plan.method == "frozen" and attributor.without_compositions is None
 
 
 @contextmanager
@@ -142,13 +150,25 @@ def _attribute(
 ) -> tuple[dict[str, pa.Table], Chain, float]:
     """Explain every target; give the joined tables, what supports the explained spans, and the worst closure error."""
     spool, units = TableSpool(), list[Unit]()
+    composed = run.capture.state.tap
+    walked = plan.pruning.paths if composed and run.attributor.without_paths is None else 0
     local, closure = record.first_output_local, 0.0
     token_locals = np.arange(FIRST_TOKEN_LOCAL, FIRST_TOKEN_LOCAL + len(record.tokens), dtype=np.int64)
     token_ids = np.asarray(record.tokens.token_ids, dtype=np.int64)
     for index, spec in enumerate(specs):
-        found = run.attribute(spec, plan.pruning, last=index == len(specs) - 1, sensitivity=plan.sensitivity)
+        last = index == len(specs) - 1
+        found = run.attribute(
+            spec,
+            plan.pruning,
+            last=last,
+            compose=composed and plan.pruning.compositions > 0,
+            paths=walked,
+            sensitivity=plan.sensitivity,
+        )
         names = _names(loaded, plan, record, found)
-        made = output_tables(found, names, first_local=local, token_locals=token_locals, token_ids=token_ids)
+        made = output_tables(
+            found, names, first_local=local, token_locals=token_locals, token_ids=token_ids, most=plan.pruning.compositions
+        )
         local, closure = made.next_local, max(closure, found.closure)
         influences = made.tables[schema.edge_table("INFLUENCES", "Token", "Output")]
         emitted = _emitted(record.tokens, found)

@@ -1,0 +1,157 @@
+"""Exact paths and compositions: against every path enumerated by hand, and conserving in every family."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from tests.support import attribution_oracle as oracle
+from tests.support.path_oracle import PathOracle, compose
+from tests.support.tiny_models import CONFIGS, GROUPED, randomised, tiny_model, tokens
+from tracestore.extract import paths as search
+from tracestore.extract.attribute import Attributor, ForwardPass
+from tracestore.extract.attribution import OutputAttribution, SpanSpec, TargetSpec
+from tracestore.model import PruningOptions
+
+EVERYTHING = 1 << 40
+
+
+def two_layers(name: str) -> Any:
+    if name == "llama":
+        return transformers.LlamaConfig(**{**GROUPED, "num_hidden_layers": 2}, attention_bias=True, mlp_bias=True)
+    return transformers.GPT2Config(vocab_size=97, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+
+
+def by_hops(found: OutputAttribution) -> dict[tuple[str, ...], float]:
+    weights: dict[tuple[str, ...], float] = defaultdict(float)
+    assert found.paths is not None
+    for path in found.paths.paths:
+        weights[path.hops] += path.weight
+    return weights
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
+def test_every_path_and_composition_is_that_of_the_enumeration_by_hand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "SWEEP", 0.0)  # one sweep for everything
+    ids, model = tokens(4), randomised(two_layers(name))
+    run = Attributor(model).run(ids, tap=True)
+    found = run.attribute(TargetSpec(-1, 40, 50), compose=True, paths=EVERYTHING)
+    wanted = PathOracle(getattr(oracle, name)(model, ids.tolist())).walk(3, 40, 50)
+    weights = by_hops(found)
+    assert found.paths is not None
+    assert (found.paths.open, found.paths.largest_open) == (0.0, 0.0)
+    assert set(weights) <= set(wanted)  # no path of weight zero is given
+    # transformers computes norms and RoPE in float32
+    assert max(abs(weights.get(hops, 0.0) - weight) for hops, weight in wanted.items()) < 1e-6
+    assert sum(weights.values()) == pytest.approx(found.explained, abs=1e-12)
+    assert len(wanted) > 200
+    composed, pairs = found.compositions, compose(wanted)
+    assert composed is not None
+    given = {
+        (writer, reader + ":V" * (via == "V")): composed.weight[a, b]
+        for a, writer in enumerate(composed.writers)
+        for b, (reader, via) in enumerate(composed.readers)
+        if composed.weight[a, b] != 0
+    }
+    assert set(given) == {pair for pair, weight in pairs.items() if weight != 0}
+    assert max(abs(given[pair] - pairs[pair]) for pair in given) < 1e-6
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def run(request: pytest.FixtureRequest) -> ForwardPass:
+    return Attributor(tiny_model(request.param)).run(tokens(9), tap=True)
+
+
+def test_compositions_of_a_reader_add_up_to_its_relevance(run: ForwardPass) -> None:
+    for target in (TargetSpec(-2), SpanSpec((TargetSpec(3), TargetSpec(4)))):
+        composed = run.attribute(target, compose=True).compositions
+        assert composed is not None
+        np.testing.assert_allclose(composed.weight.sum(0), composed.relevance, rtol=0, atol=1e-10)
+        assert np.count_nonzero(np.abs(composed.weight) > 1e-6) > 100
+
+
+def test_children_of_a_path_add_up_to_it_and_leaves_to_what_is_explained(run: ForwardPass, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    result = search._Search.result
+    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
+
+    def watched(self: Any, wanted: int) -> Any:
+        seen.append(self)
+        return result(self, wanted)
+
+    monkeypatch.setattr(search._Search, "result", watched)
+    for target in (TargetSpec(-2), SpanSpec((TargetSpec(3), TargetSpec(4)))):
+        found = run.attribute(target, paths=10)
+        assert found.paths is not None
+        assert found.paths.total == pytest.approx(found.explained, abs=1e-12)
+        assert found.paths.expansions > 10
+        assert len(found.paths.paths) == 10
+        tree = seen[-1]
+        for site in range(tree.sites.count):
+            kind, row, column = tree.site_from[site]
+            if kind != search.OUT:
+                parent = (tree.heads if kind == search.EDGE else tree.sites).weight[row, column]
+                assert tree.sites.weight[site].sum() + tree.site_bias[site] == pytest.approx(parent, abs=1e-12)
+        for head in range(tree.heads.count):
+            row, column = tree.head_from[head]
+            assert tree.heads.weight[head].sum() + tree.head_bias[head] == pytest.approx(tree.sites.weight[row, column], abs=1e-12)
+
+
+def test_fewer_paths_are_the_first_of_more() -> None:
+    run = Attributor(tiny_model("gemma2")).run(tokens(9), tap=True)
+    few, many = (run.attribute(TargetSpec(-1), paths=n).paths for n in (5, 40))
+    assert few is not None
+    assert many is not None
+    sizes = [abs(p.weight) for p in many.paths]
+    assert sizes == sorted(sizes, reverse=True)
+    assert few.paths == many.paths[:5]
+    assert all(p.source_pos == int(p.hops[0].split("@")[1]) for p in many.paths)
+    assert many.finished == few.finished >= sum(sizes)
+
+
+def test_a_written_bias_that_is_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Attributor(tiny_model("llama")).run(tokens(8), tap=True)
+    run.attribute(TargetSpec(-1))
+    monkeypatch.setattr(type(run.steps().writers), "biases", lambda self, rows: None)
+    composed = run.attribute(TargetSpec(-1), compose=True).compositions
+    assert composed is not None
+    assert np.abs(composed.weight.sum(0) - composed.relevance).max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_in_float32_and_half_precision(dtype: torch.dtype) -> None:
+    run = Attributor(tiny_model("gemma2", dtype)).run(tokens(9), tap=True)
+    found = run.attribute(TargetSpec(-1), PruningOptions(), compose=True, paths=10)
+    assert found.compositions is not None
+    assert found.paths is not None
+    assert np.abs(found.compositions.weight.sum(0) - found.compositions.relevance).max() < 1e-5
+    assert found.paths.total == pytest.approx(found.explained, abs=1e-5)
+
+
+def test_a_mixture_of_experts_and_constants_of_the_residual_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
+    shared = {**GROUPED, "embedding_multiplier": 3.0, "residual_multiplier": 0.4, "logits_scaling": 2.5, "attention_multiplier": 0.3}
+    experts = transformers.MixtralConfig(**GROUPED, num_local_experts=4, num_experts_per_tok=2)
+    bloom = transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=3, n_head=4)
+    for config in (transformers.GraniteConfig(**shared), experts, bloom):
+        found = Attributor(randomised(config)).run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True, paths=10)
+        assert found.compositions is not None
+        assert found.paths is not None
+        assert np.abs(found.compositions.weight.sum(0) - found.compositions.relevance).max() < 1e-10
+        assert found.paths.total == pytest.approx(found.explained, abs=1e-12)
+
+
+def test_long_prompts_meet_positions_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
+    run = Attributor(tiny_model("gpt2")).run(tokens(12), tap=True)
+    whole = run.attribute(TargetSpec(-1), paths=20).paths
+    monkeypatch.setattr("tracestore.extract.path_steps.ALL_POSITIONS", 4)
+    lazy = run.attributor.run(tokens(12), tap=True).attribute(TargetSpec(-1), paths=20).paths
+    assert whole is not None
+    assert lazy is not None
+    assert [p.hops for p in whole.paths] == [p.hops for p in lazy.paths]

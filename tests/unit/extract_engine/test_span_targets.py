@@ -18,8 +18,13 @@ PARTS = (TargetSpec(3, 20), TargetSpec(4, 30, runner_up=True, gauge="foil"), Tar
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))
-def run(request: pytest.FixtureRequest) -> ForwardPass:
-    return Attributor(tiny_model(request.param), admit=False).run(tokens(LENGTH))
+def attributor(request: pytest.FixtureRequest) -> Attributor:
+    return Attributor(tiny_model(request.param), admit=False)
+
+
+@pytest.fixture(scope="module", params=["frozen", "secant"])
+def run(attributor: Attributor, request: pytest.FixtureRequest) -> ForwardPass:
+    return attributor.run(tokens(LENGTH), method=request.param)
 
 
 def test_a_span_is_the_sum_of_its_parts(run: ForwardPass) -> None:
@@ -39,10 +44,10 @@ def test_a_span_is_the_sum_of_its_parts(run: ForwardPass) -> None:
 
 
 def dense(found: OutputAttribution) -> Floats:
-    """Give the kept VALUE edges [L, H, T, T]."""
+    """Give the kept attention edges [kind, L, H, T, T]."""
     flows, edges = found.flows, found.graph.edges
-    out = np.zeros((*flows.head_relevance.shape, LENGTH))
-    out[edges.layer, edges.head, edges.query, edges.key] = edges.weight
+    out = np.zeros((3, *flows.head_relevance.shape, LENGTH))
+    out[edges.kind, edges.layer, edges.head, edges.query, edges.key] = edges.weight
     return out
 
 
@@ -59,10 +64,9 @@ def test_its_graph_conserves_with_one_final_state_for_each_part(run: ForwardPass
 
 def test_direct_counts_the_edges_into_every_part(run: ForwardPass) -> None:
     found = run.attribute(SpanSpec(PARTS), EVERY)
-    edges = found.graph.edges
-    into = np.isin(edges.query, [3, 4, 5])
-    expected = np.bincount(edges.key[into], weights=np.abs(edges.weight[into]), minlength=LENGTH)
-    np.testing.assert_allclose(found.direct_value, expected, atol=1e-10)
+    value, key = np.abs(dense(found))[:2, :, :, [3, 4, 5]].sum((1, 2, 3))
+    np.testing.assert_allclose(found.direct_value, value, atol=1e-10)
+    np.testing.assert_allclose(found.direct_address, key, atol=1e-10)
 
 
 def test_left_padding_changes_nothing() -> None:

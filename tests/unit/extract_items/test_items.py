@@ -300,3 +300,10 @@ def test_any_json_object_is_an_item_or_an_item_error(record: dict[str, Any]) -> 
         return
     assert (found.prompt is None) != (found.messages is None)
     assert found.id
+
+
+def test_two_variants_of_an_item_may_share_its_id() -> None:
+    lines = [{"id": "a", "variant": "clean"}, {"id": "a", "variant": "corrupt"}, {"id": "a"}, {"id": "a", "variant": "clean"}]
+    found = read("\n".join(json.dumps({"prompt": "x", **line}) for line in lines))
+    assert [item(entry).variant for entry in found[:3]] == ["clean", "corrupt", None]
+    assert failure(found[3]).reason.endswith("as line 1")

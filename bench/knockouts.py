@@ -1,21 +1,24 @@
 """Cost of knockouts, as multiples of the model's own forward pass of the same prompt in the same process.
 
-    python -m bench.knockouts [--lengths 16 64 256] [--count 10] [--threads 2] [--repeats 5] [--model FOLDER]
+    python -m bench.knockouts [--lengths 16 64 256] [--count 10] [--threads 2] [--repeats 5] [--model FOLDER] [--cpu]
 
 `count` knockouts of one kind and one target, with the run of the model as it is that they are compared with, against `count` plain forward
 passes (SDPA, no gradient, logits of the last position), one after the other within each repeat; the median of the ratios is printed.
+`--cpu` takes processor seconds instead of the clock's: what to use on a machine that is busy with other things.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import torch
 
-from bench.extract import load, plain, prompt, seconds
+from bench.extract import load, plain, prompt
 from tracestore.extract.attribute import Attributor
 from tracestore.extract.knockouts.measure import KnockoutRunner
 from tracestore.extract.knockouts.removal import Removal, Target
@@ -48,9 +51,17 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model")
+    parser.add_argument("--cpu", action="store_true")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     model, tokenizer = load(arguments.model)
+    clock = time.process_time if arguments.cpu else time.perf_counter
+
+    def seconds(work: Callable[[], object]) -> float:
+        start = clock()
+        work()
+        return clock() - start
+
     runner = KnockoutRunner(Attributor(model))
     print(f"{arguments.count} knockouts of one prompt, {arguments.threads} threads; x: multiples of as many plain forwards.\n")
     print("| tokens | kind | plain forwards, s | knockouts, s | x |")

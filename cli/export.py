@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -21,9 +22,17 @@ def export(
         str, typer.Option("--format", "-f", help=f"What to write: {', '.join(sorted(FORMATS))}.", metavar="FORMAT", show_default=False)
     ],
     level: options.LevelOption = None,
+    since: Annotated[
+        datetime | None, typer.Option("--since", help="Only what was archived at this time or later, for increments.", show_default=False)
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write the archive's traces in another form, whole or not at all. `neo4j-import`: files for the bulk import of a new server."""
+    """Write the archive's traces in another form, whole or not at all.
+
+    `parquet` and `csv`: a table for each label and relationship type. `ndjson`: a line for each prediction. `graphml`, `node-link`: a graph
+    for each trace. `neuronpedia`: an attribution graph for each prediction. `span-annotations`: scores for the OpenTelemetry spans that
+    items came from. `neo4j-import`: files for the bulk import of a new server.
+    """
     if output_format not in FORMATS:
         raise typer.BadParameter(f"use one of {', '.join(sorted(FORMATS))}", param_hint="'--format'")
     from tracestore import api
@@ -34,6 +43,7 @@ def export(
             output_format,
             output,
             level=level.value if level else None,
+            since=since,
             progress=reporter.advance,
             on_plan=lambda plan: reporter.expect(plan.edges),
         )

@@ -6,6 +6,7 @@ Importing this needs neither torch, pyarrow nor an engine: each is imported by t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Self
@@ -225,17 +226,20 @@ def export_archive(
     target: str | Path,
     *,
     level: LoadLevel | None = None,
+    since: datetime | None = None,
     progress: Progress | None = None,
     on_plan: Callable[[LoadPlan], None] | None = None,
 ) -> ExportReport:
     """Write what the archive holds into a new folder, in a format of `tracestore export`; whole or not at all.
 
+    `since` leaves out packages that were closed before it, for increments (a time without a zone is local).
     Raises BadInputError when the format is unknown or the folder is there, ArchiveError, ResourceError.
     """
     from tracestore.export import ExportRequest
     from tracestore.export import export_archive as run
 
-    return run(format, ExportRequest(archive, Path(target), level, progress, on_plan))
+    after = None if since is None else int(since.timestamp() * 1000)
+    return run(format, ExportRequest(archive, Path(target), level, after, progress, on_plan))
 
 
 class GraphStore:

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 class ExportRequest:
     """What to export and where to. `target` must not exist yet (or be an empty folder); `level` None decides as a load does.
 
-    `on_plan` is told what will be done before anything is; `progress` the number of relationships just written.
+    `since` (ms since 1970): packages closed before it are left out, so that a dashboard fetches increments. `on_plan` is told what will be
+    done before anything is; `progress` the number of relationships just written.
     """
 
     archive: Archive
     target: Path
     level: LoadLevel | None = None
+    since: int | None = None
     progress: Progress | None = None
     on_plan: Callable[[LoadPlan], None] | None = None
 

@@ -11,16 +11,45 @@ import fcntl
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from tracestore.archive import PackageGoneError
 from tracestore.archive.layout import is_abandoned, make_private_folder, storage_errors, sync_folder
 from tracestore.errors import BadInputError
+from tracestore.export.base import ExportReport, ExportRequest
+from tracestore.load import LoadPlan, plan_empty
 
+Write = Callable[[ExportRequest, LoadPlan, Path], tuple[int, int, int]]
+"""Fill a folder; give how many traces, nodes and relationships were written."""
+
+_ROUNDS: Final = 5
 _PARTIAL: Final = ".partial-"
 _TAKEN: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR})
+
+
+def export_folder(format: str, request: ExportRequest, write: Write) -> ExportReport:
+    """Plan an export, let `write` fill its folder, and report. Begins anew when a compaction takes packages away meanwhile."""
+    started = time.perf_counter()
+    target = request.target.expanduser().absolute()
+    plan = plan_empty(request.archive, level=request.level)
+    if not plan.traces:
+        raise BadInputError(f"the archive {request.archive.path} holds no traces: there is nothing to export")
+    if request.on_plan is not None:
+        request.on_plan(plan)
+    for attempt in range(_ROUNDS):
+        try:
+            with new_folder(target) as folder:
+                traces, nodes, edges = write(request, plan, folder)
+                size = sum(path.stat().st_size for path in folder.iterdir())
+            break
+        except PackageGoneError:
+            if attempt == _ROUNDS - 1:
+                raise
+    return ExportReport(format, target, plan.level, traces, nodes, edges, size, time.perf_counter() - started, message=plan.message)
 
 
 @contextmanager

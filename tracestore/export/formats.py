@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Final
 
 from tracestore.errors import BadInputError
 from tracestore.export.base import Exporter, ExportReport, ExportRequest
 
 
-def _neo4j_import() -> Exporter:
-    from tracestore.export.neo4j_import import export_neo4j_import
+def _lazy(module: str, function: str) -> Callable[[], Exporter]:
+    def load() -> Exporter:
+        found: Exporter = getattr(import_module(f"tracestore.export.{module}"), function)
+        return found
 
-    return export_neo4j_import
+    return load
 
 
-FORMATS: Final[dict[str, Callable[[], Exporter]]] = {"neo4j-import": _neo4j_import}
+FORMATS: Final[dict[str, Callable[[], Exporter]]] = {
+    "csv": _lazy("tables", "export_csv"),
+    "graphml": _lazy("graphs", "export_graphml"),
+    "ndjson": _lazy("predictions", "export_ndjson"),
+    "neo4j-import": _lazy("neo4j_import", "export_neo4j_import"),
+    "neuronpedia": _lazy("neuronpedia", "export_neuronpedia"),
+    "node-link": _lazy("graphs", "export_node_link"),
+    "parquet": _lazy("tables", "export_parquet"),
+    "span-annotations": _lazy("predictions", "export_span_annotations"),
+}
 
 
 def export_archive(format: str, request: ExportRequest) -> ExportReport:

@@ -12,56 +12,34 @@ Memory does not grow with the archive: a bundle of rows at a time, and the count
 from __future__ import annotations
 
 import shlex
-import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Final
 
 from tracestore import schema
-from tracestore.archive import PackageGoneError
 from tracestore.archive.layout import write_private
 from tracestore.errors import BadInputError
 from tracestore.export.base import ExportReport, ExportRequest
-from tracestore.export.folder import new_folder
+from tracestore.export.folder import export_folder
 from tracestore.export.import_csv import LIST_SEPARATOR, CsvFolder, has_text, import_header
-from tracestore.load import LoadPlan, plan_empty
-from tracestore.store.base import LoadLevel, TraceBundle
+from tracestore.export.numbered import NumberedArchive, made_ready
+from tracestore.load import LoadPlan
+from tracestore.store.base import LoadLevel
 from tracestore.store.neo4j.importing import COUNTER_HEADER, RECORD_HEADER, counter_rows, record_rows
-from tracestore.store.staging import Stager, counts_by_trace, of_edges, stage
-
-if TYPE_CHECKING:
-    import pyarrow as pa
-
-    from tracestore.archive import Archive
+from tracestore.store.staging import Staged, counts_by_trace
 
 ARGUMENTS: Final = "import.args"
-_BUNDLE_ROWS: Final = 250_000
-_ANNOTATION_ROWS: Final = 50_000
-_ROUNDS: Final = 5
 
 
 def export_neo4j_import(request: ExportRequest) -> ExportReport:
     """Write the files and say with which command they become a database. See `formats.export_archive`."""
-    started = time.perf_counter()
-    target = request.target.expanduser().absolute()
-    plan = plan_empty(request.archive, level=request.level)
-    if not plan.traces:
-        raise BadInputError(f"the archive {request.archive.path} holds no traces: there is nothing to export")
-    if request.on_plan is not None:
-        request.on_plan(plan)
-    for attempt in range(_ROUNDS):
-        try:
-            with new_folder(target) as folder:
-                traces, nodes, edges = _write(request, plan, folder)
-                size = sum(path.stat().st_size for path in folder.iterdir())
-            break
-        except PackageGoneError:  # compacted while it was read: begin anew
-            if attempt == _ROUNDS - 1:
-                raise
-    command = f"cd {shlex.quote(str(target))} && neo4j-admin database import full neo4j @{ARGUMENTS}"
-    seconds = time.perf_counter() - started
-    return ExportReport("neo4j-import", target, plan.level, traces, nodes, edges, size, seconds, (command,), plan.message)
+    if request.since is not None:
+        raise BadInputError("a bulk import fills a new server with everything: leave --since out, load increments with: tracestore load")
+    report = export_folder("neo4j-import", request, _write)
+    command = f"cd {shlex.quote(str(report.path))} && neo4j-admin database import full neo4j @{ARGUMENTS}"
+    return replace(report, commands=(command,))
 
 
 def _write(request: ExportRequest, plan: LoadPlan, folder: Path) -> tuple[int, int, int]:
@@ -78,54 +56,39 @@ class _Export:
     """One run: the number of every trace, and what was written so far."""
 
     def __init__(self, request: ExportRequest, level: LoadLevel, files: CsvFolder) -> None:
-        self._archive: Archive = request.archive
-        self._level = level
+        self._rows = NumberedArchive(request.archive, level, request.since)
         self._files = files
         self._progress = request.progress
         self._annotated = {name for package in request.archive.annotations() for name in package.trace_ids}
         self._open_counts: dict[str, Counter[str]] = {}  # of annotated traces: more rows may come
-        self.numbers: dict[str, int] = {}
         self.nodes = 0
         self.edges = 0
 
+    @property
+    def numbers(self) -> Mapping[str, int]:
+        """The number of every trace that was written."""
+        return self._rows.numbers
+
     def write_traces(self) -> None:
         """Write every trace of every package, and the records of those that are complete."""
-        for package in self._archive.packages():
-            for part in self._archive.bundles(package, level=self._level, max_rows=_BUNDLE_ROWS):
-                first = len(self.numbers) + 1
-                numbers = {ordinal: first + ordinal for ordinal in range(len(part.trace_ids))}
-                self.numbers.update(zip(part.trace_ids, numbers.values(), strict=True))
-                staged = stage(TraceBundle(part.trace_ids, part.tables), numbers, self._level)
-                self._add(staged.nodes, staged.edges)
-                counts = counts_by_trace(staged)
-                done = {}
-                for name in part.trace_ids:
-                    if name in self._annotated:
-                        self._open_counts[name] = Counter(counts[self.numbers[name]])
-                    else:
-                        done[name] = counts[self.numbers[name]]
-                self._record(done)
+        for trace_ids, staged in self._rows.traces():
+            self._add(staged)
+            counts = counts_by_trace(staged)
+            done = {}
+            for name in trace_ids:
+                if name in self._annotated:
+                    self._open_counts[name] = Counter(counts[self.numbers[name]])
+                else:
+                    done[name] = counts[self.numbers[name]]
+            self._record(done)
 
     def write_annotations(self) -> None:
         """Write appended rows, each once, then the records of the traces that they belong to."""
-        seen: set[tuple[Any, ...]] = set()
-        for package in self._archive.annotations():
-            for part in self._archive.bundles(package, max_rows=_ANNOTATION_ROWS):
-                numbers = {ordinal: self.numbers[name] for ordinal, name in enumerate(part.trace_ids) if name in self.numbers}
-                stager = Stager(TraceBundle(part.trace_ids, part.tables), numbers)
-                nodes, edges = {}, {}
-                for node in schema.NODES:
-                    if (table := stager.nodes(node.label)) is not None and (table := _fresh(table, ["uid"], node.label, seen)) is not None:
-                        nodes[node.label] = table
-                        if node.of is not None:
-                            edges[schema.edge_table("OF", node.label, node.of)] = of_edges(node, table)
-                for name in schema.EDGE_TABLES:
-                    if (table := stager.edges(name)) is not None and (table := _fresh(table, None, name, seen)) is not None:
-                        edges[name] = table
-                self._add(nodes, edges)
-                by_number = {self.numbers[name]: name for name in part.trace_ids if name in self.numbers}
-                for number, counts in _counts(nodes, edges).items():
-                    self._open_counts[by_number[number]].update(counts)
+        for trace_ids, staged in self._rows.annotations():
+            self._add(staged)
+            by_number = {self.numbers[name]: name for name in trace_ids if name in self.numbers}
+            for number, counts in counts_by_trace(staged).items():
+                self._open_counts[by_number[number]].update(counts)
         self._record(self._open_counts)
 
     def write_bookkeeping(self) -> None:
@@ -138,42 +101,13 @@ class _Export:
                 "StoreTrace", RECORD_HEADER, record_rows([(name, self.numbers[name], found) for name, found in counts.items()])
             )
 
-    def _add(self, nodes: Mapping[str, pa.Table], edges: Mapping[str, pa.Table]) -> None:
-        for name, table in {**nodes, **edges}.items():
-            self._files.write(name, import_header(name), _ready(table) if name == "Trace" else table)
-        self.nodes += sum(table.num_rows for table in nodes.values())
-        written = sum(table.num_rows for table in edges.values())
-        self.edges += written
+    def _add(self, staged: Staged) -> None:
+        for name, table in made_ready(staged).items():
+            self._files.write(name, import_header(name), table)
+        self.nodes += staged.node_count
+        self.edges += staged.edge_count
         if self._progress is not None:
-            self._progress(written)
-
-
-def _ready(traces: pa.Table) -> pa.Table:
-    """Make Trace rows visible: an import is complete or fails as a whole."""
-    import pyarrow as pa
-
-    names = traces.column_names
-    shown = traces.set_column(names.index("ready_id"), "ready_id", traces.column("trace_id"))
-    return shown.set_column(names.index("status"), "status", pa.array(["READY"] * traces.num_rows))
-
-
-def _fresh(table: pa.Table, keys: list[str] | None, name: str, seen: set[tuple[Any, ...]]) -> pa.Table | None:
-    """Leave out rows that were appended before: nodes by their key, relationships by everything they hold (as a load does)."""
-    import pyarrow as pa
-
-    columns = [table.column(column).to_pylist() for column in keys or table.column_names]
-    keep = []
-    for key in zip(*columns, strict=True):
-        keep.append((name, *key) not in seen)
-        seen.add((name, *key))
-    fresh = table.filter(pa.array(keep))
-    return fresh.combine_chunks() if fresh.num_rows else None
-
-
-def _counts(nodes: Mapping[str, pa.Table], edges: Mapping[str, pa.Table]) -> dict[int, dict[str, int]]:
-    from tracestore.store.staging import Staged
-
-    return counts_by_trace(Staged(nodes, edges))
+            self._progress(staged.edge_count)
 
 
 def _arguments(tables: tuple[str, ...]) -> Iterator[str]:

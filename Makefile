@@ -10,7 +10,7 @@ LOCAL_NEO4J := $(BIN)/python -m tracestore.store.neo4j.local
 export OMP_NUM_THREADS ?= 2
 export HF_HUB_DISABLE_TELEMETRY = 1
 
-.PHONY: demo demo-neo4j test setup lint unit sweep bench docs eval prebuilt crash clean
+.PHONY: demo demo-neo4j test setup lint unit sweep bench docs eval screenshots prebuilt crash clean
 
 demo: $(STAMP) ## trace, load and ask: the main job on a small real model
 	$(BIN)/tracestore demo --output $(DEMO_OUTPUT)
@@ -46,6 +46,9 @@ docs: $(STAMP) ## what is generated from the code
 
 eval: $(STAMP) ## the whole evaluation; writes docs/evaluation.md; a stopped run goes on
 	$(BIN)/python -m docs.evaluate
+
+screenshots: $(STAMP) ## pictures of the page for docs/serve.md; needs Chromium
+	$(BIN)/python -m docs.screenshots
 
 prebuilt: $(STAMP) ## the small archive that ships with the package
 	$(BIN)/python -m tracestore.ingest.prebuilt

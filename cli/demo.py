@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +52,13 @@ def demo(
     typer.echo(f"worst closure error: {answer['worst_closure']:.1e} (sums of token scores against the model's own logits)")
     typer.echo(f"report: {output / 'report.html'}; archive: {archive.path}; store: {url}")
     typer.echo(f"ask on: tracestore query drivers -p output_id={answer['output_id']} --store {url}")
+    typer.echo(f"look at it in a browser: {_command()} serve --store {url}")
+
+
+def _command() -> str:
+    """Spell the command so that it can be typed: as it was called where it is not on the search path."""
+    called = sys.argv[0]
+    return called if Path(called).name == "tracestore" and shutil.which("tracestore") is None else "tracestore"
 
 
 @dataclass

@@ -48,6 +48,7 @@ def test_the_packaged_archive_answers_without_torch_and_again(tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     for part in ("The capital of France is →  Paris", "drivers, by direct", "over all prompts", "worst closure error"):
         assert part in done.stdout
+    assert done.stdout.endswith(f"serve --store {tmp_path / 'prebuilt.lbug'}\n")  # how to open the page
     assert "15 traces loaded, 0 there already" in done.stderr
     assert "check conservation by Cypher" in done.stderr
     assert "Paris" in (tmp_path / "report.html").read_text(encoding="utf-8")

@@ -8,11 +8,11 @@ import { resultTable } from "../parts/table.js";
 import { link, note } from "../route.js";
 
 // The questions that a reader most likely comes with, in the order of the screen; the rest of the catalogue follows.
-const FIRST = ["drivers_across", "outputs_driven_by", "heads_across", "motifs_across", "compositions_across", "induction_heads", "correct_or_wrong", "correct_or_wrong_tokens", "compare_models", "compare_variants", "outputs_of_head", "context_or_prompt", "sink_report", "disagreement", "unverified", "similar_mechanism"];
+const FIRST = ["drivers_across", "outputs_driven_by", "heads_across", "motifs_across", "compositions_across", "induction_heads", "correct_or_wrong", "correct_or_wrong_tokens", "compare_models", "compare_models_tokens", "compare_variants", "compare_variants_tokens", "outputs_of_head", "context_or_prompt", "span_drivers", "thought_chain", "sink_report", "disagreement", "unverified", "similar_mechanism"];
 const NAMES = {
   drivers_across: "Drivers of a token", outputs_driven_by: "What a token drives", heads_across: "Heads", motifs_across: "Motifs", compositions_across: "Compositions",
-  induction_heads: "Induction heads", correct_or_wrong: "Right or wrong: heads", correct_or_wrong_tokens: "Right or wrong: tokens", compare_models: "Models compared",
-  compare_variants: "Variants compared", outputs_of_head: "Predictions of a head", context_or_prompt: "Context or prompt", similar_mechanism: "Similar mechanism",
+  induction_heads: "Induction heads", correct_or_wrong: "Right or wrong: heads", correct_or_wrong_tokens: "Right or wrong: tokens", compare_models: "Models: heads", compare_models_tokens: "Models: tokens", compare_variants_tokens: "Variants: tokens", span_drivers: "Passages", thought_chain: "Chain of thought",
+  compare_variants: "Variants: heads", outputs_of_head: "Predictions of a head", context_or_prompt: "Context or prompt", similar_mechanism: "Similar mechanism",
   sink_report: "Sinks", disagreement: "Estimate against knockout", unverified: "Not verified yet",
 };
 const OF_ONE = new Set(["output_uid"]);

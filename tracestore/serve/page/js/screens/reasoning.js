@@ -3,23 +3,30 @@
 import { catalogue, query, trace as askTrace } from "../api.js";
 import { fill, h, s, say } from "../dom.js";
 import { cut, plain, signed } from "../format.js";
+import { switcher } from "../parts/controls.js";
 import { spanName, textView } from "../parts/text.js";
-import { link } from "../route.js";
+import { link, note } from "../route.js";
 
 const ROW = 58;
 const WIDTH = 560;
 
-export async function show(place, { id }) {
-  const data = await askTrace(id);
-  const edges = await supports(id);
+export async function show(place, { id, params }) {
+  const [data, stored] = await Promise.all([askTrace(id), supports(id)]);
+  const by = params.by === "total" ? "total" : "direct";
+  const edges = stored.map((edge) => ({ ...edge, score: edge[by] }));
   const used = new Set(edges.flatMap((edge) => [edge.source, edge.target]));
   const spans = data.spans.filter((span) => ["step", "answer", "document", "evidence"].includes(span.kind) || used.has(keyOf(span)))
     .sort((a, b) => a.first_pos - b.first_pos || a.last_pos - b.last_pos);
   const rationales = [...new Set(data.items.map((item) => item.rationale).filter(Boolean))];
   const text = textView(data, { label: "The text, token by token", onToken: () => { location.hash = link("trace", id); } });
   const graph = h("section.panel", { "aria-label": "Steps" });
+  const change = (chosen) => {
+    note({ by: chosen });
+    show(place, { id, params: { by: chosen } });
+  };
   fill(place, h("h1", {}, "Reasoning"),
     h("p.lead", {}, "Which step leaned on which: an arc runs from the span that carried to the span that was carried, its width by |score|."),
+    stored.length > 0 && h("div.tools", {}, switcher("Influence", [["direct", "Direct"], ["total", "Followed back through the steps between"]], by, change)),
     h("div.three", {}, graph, h("div", {},
       rationales.length > 0 && h("section.panel", { "aria-label": "How a person explains it" }, h("h2", {}, "How a person explains it"), rationales.map((told) => h("p.rationale", {}, told))),
       h("section.panel", { "aria-label": "Text" }, h("h2", {}, "Text"), text.element))));
@@ -38,7 +45,7 @@ async function supports(id) {
   if (!found) return [];
   const { rows } = await query("step_graph", { trace_id: id, k: 500 });
   return rows.map((row) => ({
-    source: `${row.source_kind}:${row.source}`, target: `${row.step_kind}:${row.step}`, score: row.score,
+    source: `${row.source_kind}:${row.source}`, target: `${row.step_kind}:${row.step}`, direct: row.score, total: row.total,
   }));
 }
 

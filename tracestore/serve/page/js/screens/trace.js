@@ -1,17 +1,18 @@
 // One trace: click a token, and the earlier tokens are coloured by their influence on the prediction of it.
 
-import { output as askOutput, trace as askTrace } from "../api.js";
+import { output as askOutput, query, trace as askTrace } from "../api.js";
 import { MEASURES, SCOPES, measured, paint, scaleOf, unpaint } from "../colour.js";
 import { fill, h, say } from "../dom.js";
 import { bare, cut, day, percent, plain, quoted, shown, signed } from "../format.js";
 import { key, switcher } from "../parts/controls.js";
 import { headList, outputName, pathList, predictionPanel } from "../parts/prediction.js";
 import { barCell } from "../parts/table.js";
-import { textView } from "../parts/text.js";
+import { spanName, textView } from "../parts/text.js";
 import { link, note } from "../route.js";
 import { hideTip, tipsFor } from "../tooltip.js";
 
 const ROWS = 12;
+const isSpan = (output) => output.first_pos !== null && output.first_pos !== undefined && output.first_pos !== output.pos;
 
 export async function show(place, { id, params }) {
   const data = await askTrace(id);
@@ -43,15 +44,20 @@ class TraceView {
 
   /** Is the explained token the one that follows in the text? */
   follows(output) {
-    const next = this.data.tokens[output.pos + 1];
-    return next !== undefined && next.token_id === output.token_id && (output.first_pos === null || output.first_pos === undefined || output.first_pos === output.pos);
+    return !isSpan(output) && this.data.tokens[output.pos + 1]?.token_id === output.token_id;
+  }
+
+  /** The positions of what is explained, where it stands in the text: a token, or a span as a whole. */
+  targets(output) {
+    if (isSpan(output)) return new Set(Array.from({ length: output.pos - output.first_pos + 1 }, (_, index) => output.first_pos + 1 + index));
+    return new Set(this.follows(output) ? [output.pos + 1] : []);
   }
 
   draw() {
     const { trace, items, outputs } = this.data;
     const last = this.text.element.querySelector(".block:last-child .run");
     last?.append(this.coming);
-    const others = outputs.filter((output) => !this.follows(output));
+    const others = outputs.filter((output) => !this.follows(output) && !isSpan(output));
     fill(this.coming, others.map((output) => h("button.token", {
       type: "button", dataset: { output: output.output_id }, on: { click: () => this.explain(output) }, title: "a prediction that is not in the text",
     }, shown(output.text, output.token_id))));
@@ -102,13 +108,15 @@ class TraceView {
     this.output = output;
     note({ output: output.output_id });
     const id = output.output_id;
-    const [drivers, heads, paths] = await Promise.all([
+    const [drivers, heads, paths, spans] = await Promise.all([
       askOutput(id, "/drivers?limit=10000"), askOutput(id, "/heads"), askOutput(id, "/paths?limit=10"),
+      this.data.spans.length ? query("span_drivers", { output_id: id, k: 6 }) : { rows: [] },
     ]);
     if (this.output !== output) return; // another was chosen meanwhile
     this.rows = drivers.rows;
     this.heads = heads.rows;
     this.paths = paths.rows;
+    this.spans = spans.rows;
     this.addressed = this.rows.some((row) => row.total_address > 0);
     if (!this.addressed && this.measure === "address") this.measure = "score";
     this.note.textContent = "";
@@ -126,15 +134,15 @@ class TraceView {
   colour() {
     const byPos = new Map(this.rows.map((row) => [row.pos, row]));
     const scale = scaleOf(this.rows, this.number);
-    const target = this.follows(this.output) ? this.output.pos + 1 : null;
+    const targets = this.targets(this.output);
     for (const [pos, element] of this.text.tokens) {
       const row = byPos.get(pos);
-      element.classList.toggle("target", pos === target);
-      element.classList.toggle("later", !row && pos !== target);
+      element.classList.toggle("target", targets.has(pos));
+      element.classList.toggle("later", !row && !targets.has(pos));
       if (row && !row.sink) paint(element, this.number(row), scale, MEASURES[this.measure].signed);
       else unpaint(element);
       const name = `${quoted(this.data.tokens[pos].text, this.data.tokens[pos].token_id)}, position ${pos}`;
-      const told = row ? `, ${this.spell(row)}${row.sink ? ", attention sink" : ""}` : pos === target ? ", the explained prediction" : "";
+      const told = row ? `, ${this.spell(row)}${row.sink ? ", attention sink" : ""}` : targets.has(pos) ? ", the explained prediction" : "";
       element.setAttribute("aria-label", name + told + (this.byPredicted.has(pos) ? ", explained" : ""));
     }
     for (const element of this.coming.querySelectorAll(".token")) {
@@ -175,6 +183,8 @@ class TraceView {
         h("tbody", {}, rows.map((row) => h("tr", {},
           h("td", {}, h("span.piece", {}, bare(row.text, row.token_id))), h("td.number", {}, row.pos),
           row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, row.sink ? "sink" : percent(row.share)))))),
+      this.spans.length > 0 && [h("h3", {}, "From which passages"), h("ul.list", {}, this.spans.map((span) => h("li", { title: cut(span.text, 300) },
+        h("span", {}, spanName(span)), h("span.hint", {}, percent(span.share)), h("span", { class: span.score < 0 ? "down-ink" : "up-ink" }, signed(span.score)))))],
       h("h3", {}, "Through which heads"), headList(this.heads, data),
       h("h3", {}, "Along which exact paths"), pathList(this.paths, data, output.output_id),
       output.mechanism && h("p", {}, h("a.button", { href: link("mechanism", data.trace.trace_id, { output: output.output_id }) }, "Look at the mechanism")));

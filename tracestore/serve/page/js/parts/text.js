@@ -28,11 +28,12 @@ function blocks(tokens, passages, buttons) {
   const edges = new Set(passages.flatMap((span) => [span.first_pos, span.last_pos + 1]));
   const found = [];
   for (const token of tokens) {
-    if (!found.length || edges.has(token.pos)) found.push([]);
+    const lineEnd = token.text?.includes("\n") && !token.text.trim(); // it ends the line that it stands on, whatever begins behind it
+    if (!found.length || (edges.has(token.pos) && !lineEnd)) found.push([]);
     found.at(-1).push(token);
   }
   return found.map((own) => {
-    const over = passages.filter((span) => span.first_pos <= own[0].pos && own.at(-1).pos <= span.last_pos);
+    const over = passages.filter((span) => span.first_pos <= own[0].pos && own[0].pos <= span.last_pos);
     const beginning = over.filter((span) => span.first_pos === own[0].pos);
     return h("div.block", {},
       h("div.margin", {}, beginning.length ? h("div.name", {}, beginning.map(spanName).join(" · ")) : null, over.map((span) => h(`div.rail.${span.kind}`, { title: spanName(span) }))),

@@ -15,7 +15,9 @@ export async function show(place, { id, params }) {
   const by = params.by === "total" ? "total" : "direct";
   const edges = stored.map((edge) => ({ ...edge, score: edge[by] }));
   const used = new Set(edges.flatMap((edge) => [edge.source, edge.target]));
-  const spans = data.spans.filter((span) => ["step", "answer", "document", "evidence"].includes(span.kind) || used.has(keyOf(span)))
+  const isCut = data.spans.some((span) => span.kind === "step"); // then the answer as a whole says nothing more
+  const kinds = ["step", "document", "evidence", ...(isCut ? [] : ["answer"])];
+  const spans = data.spans.filter((span) => kinds.includes(span.kind) || used.has(keyOf(span)))
     .sort((a, b) => a.first_pos - b.first_pos || a.last_pos - b.last_pos);
   const rationales = [...new Set(data.items.map((item) => item.rationale).filter(Boolean))];
   const text = textView(data, { label: "The text, token by token", onToken: () => { location.hash = link("trace", id); } });

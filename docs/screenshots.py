@@ -67,7 +67,7 @@ def pictures(ids: Mapping[str, str]) -> dict[str, tuple[str, str, Act | None]]:
         "documents": (f"trace/{ids['library-hours']}?measure=total", "light", None),
         "trace-dark": (f"trace/{ids['object-mary']}", "dark", None),
         "mechanism": (f"mechanism/{ids['object-mary']}", "light", None),
-        "mechanism-node": (f"mechanism/{ids['fact-alice']}", "dark", click("aside .quiet:has-text('.H')")),
+        "mechanism-node": (f"mechanism/{ids['object-mary']}", "dark", click("aside .quiet:has-text('L23.H0')")),
         "heads": (f"heads/{ids['object-mary']}", "light", click(".cell[data-layer='23'][data-head='0']")),
         "across": ("across/drivers_across?text=+Paris", "light", None),
         "compare": (f"compare?a={ids['object-mary']}&b={ids['object-john']}", "light", None),

@@ -27,14 +27,21 @@ const outerFirst = (a, b) => a.first_pos - b.first_pos || b.last_pos - a.last_po
 function blocks(tokens, passages, buttons) {
   const edges = new Set(passages.flatMap((span) => [span.first_pos, span.last_pos + 1]));
   const found = [];
+  let begins = true;
   for (const token of tokens) {
-    const lineEnd = token.text?.includes("\n") && !token.text.trim(); // it ends the line that it stands on, whatever begins behind it
-    if (!found.length || (edges.has(token.pos) && !lineEnd)) found.push([]);
+    begins ||= edges.has(token.pos);
+    const lineEnd = token.text?.includes("\n") && !token.text.trim(); // it ends the line that it stands on; the new block begins behind it
+    if (!found.length || (begins && !lineEnd)) {
+      found.push([]);
+      begins = false;
+    }
     found.at(-1).push(token);
   }
+  let before = [];
   return found.map((own) => {
     const over = passages.filter((span) => span.first_pos <= own[0].pos && own[0].pos <= span.last_pos);
-    const beginning = over.filter((span) => span.first_pos === own[0].pos);
+    const beginning = over.filter((span) => !before.includes(span));
+    before = over;
     return h("div.block", {},
       h("div.margin", {}, beginning.length ? h("div.name", {}, beginning.map(spanName).join(" · ")) : null, over.map((span) => h(`div.rail.${span.kind}`, { title: spanName(span) }))),
       h("div.run", {}, own.map((token) => [buttons.get(token.pos), token.text?.includes("\n") && token !== tokens.at(-1) ? h("br") : null])));

@@ -29,6 +29,12 @@ def trace(
     archive: options.Archive,
     prompt: tracing.Prompt = None,
     items: tracing.ItemsFile = None,
+    from_otel: Annotated[
+        Path | None,
+        typer.Option(
+            "--from-otel", help="Replay the language model calls of a file of OpenTelemetry spans (OTLP JSON).", show_default=False
+        ),
+    ] = None,
     targets: tracing.TargetsOption = None,
     target_token: tracing.TargetToken = None,
     foil: tracing.Foil = None,
@@ -69,8 +75,14 @@ def trace(
         paths=paths,
         sensitivity=sensitivity,
     )
-    source, total = tracing.items_of(prompt, items)
     from tracestore import api
+
+    if from_otel is None:
+        source, total = tracing.items_of(prompt, items)
+    elif prompt is None and items is None:
+        source, total = api.read_otel(from_otel), None
+    else:
+        raise typer.BadParameter("give a prompt, --items or --from-otel, one of the three", param_hint="'--from-otel'")
     from tracestore.ingest import trace_to_archive
 
     target = api.open_archive(archive, create=True)

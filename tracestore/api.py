@@ -161,6 +161,14 @@ def read_items(
     return read(source, format=format, text_key=text_key)
 
 
+def read_otel(path: str | Path) -> Iterator[Item | ItemFailure]:
+    """Read the language model calls of a file of OpenTelemetry spans (OTLP JSON) as items; what cannot be replayed as failures."""
+    _need_extract()
+    from tracestore.extract.otel import read_otel as read
+
+    return read(path)
+
+
 def ingest_items(
     items: Iterable[Item | ItemFailure],
     model: LoadedModel,

@@ -66,7 +66,7 @@ def pictures(ids: Mapping[str, str]) -> dict[str, tuple[str, str, Act | None]]:
         "trace": (f"trace/{ids['chat-germany']}", "light", click(".token.explained", 3)),
         "documents": (f"trace/{ids['library-hours']}?measure=total", "light", None),
         "trace-dark": (f"trace/{ids['object-mary']}", "dark", None),
-        "mechanism": (f"mechanism/{ids['object-mary']}", "light", None),
+        "mechanism": (f"mechanism/{ids['object-mary']}?path=1", "light", None),
         "mechanism-node": (f"mechanism/{ids['object-mary']}", "dark", click("aside .quiet:has-text('L23.H0')")),
         "heads": (f"heads/{ids['object-mary']}", "light", click(".cell[data-layer='23'][data-head='0']")),
         "across": ("across/drivers_across?text=+Paris", "light", None),

@@ -59,7 +59,7 @@ function drawPath(pen, path, place, colours) {
     const [a, b] = [stops[index - 1], stops[index]];
     pen.line(a.x, a.y, b.x, b.y, colours.path, 3.5, curveOf(a, b));
   }
-  for (const stop of stops) pen.dot(stop.x, stop.y, Math.max(5, stop.r + 1.5), colours.path, colours.ground);
+  for (const stop of stops.filter((node) => node.kind !== "State")) pen.dot(stop.x, stop.y, Math.max(5, stop.r + 1.5), colours.path, colours.ground);
 }
 
 function drawNodes(pen, { place, edges, chosen, tokens }, colours, visible) {

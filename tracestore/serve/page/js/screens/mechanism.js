@@ -76,7 +76,8 @@ class MechanismView {
 
   relay() {
     const { trace } = this.data;
-    for (const path of this.path ? [this.path] : []) for (const hop of path.hops) this.ensure(hop);
+    this.stops = this.path ? stopsOf(this.path) : null;
+    for (const stop of this.stops ?? []) this.ensure(stop);
     const size = this.stage.size();
     this.layout = layOut([...this.graph.nodes.values()], { layers: trace.n_layers, heads: trace.n_heads, ...size });
   }
@@ -96,7 +97,7 @@ class MechanismView {
     const chosenEdges = this.chosen ? new Set((this.graph.touching.get(this.chosen) ?? []).map((edge) => edge.id)) : null;
     const extra = chosenEdges ? [...(this.graph.touching.get(this.chosen) ?? [])] : [];
     const all = extra.length ? [...new Set([...edges, ...extra])] : edges;
-    return { place: this.layout, edges: all, largest: this.graph.largest, tokens: this.tokens, chosen: this.chosen, chosenEdges, path: this.path?.hops ?? null };
+    return { place: this.layout, edges: all, largest: this.graph.largest, tokens: this.tokens, chosen: this.chosen, chosenEdges, path: this.stops };
   }
 
   refresh(fit = false) {
@@ -135,8 +136,8 @@ class MechanismView {
 
   drawPanel() {
     const { given } = this;
-    fill(this.panel, this.chosen ? this.nodePart(this.graph.nodes.get(this.chosen)) : this.topNodes(),
-      this.pathPart(),
+    const nodes = this.chosen ? this.nodePart(this.graph.nodes.get(this.chosen)) : this.topNodes();
+    fill(this.panel, this.path && !this.chosen ? [this.pathPart(), nodes] : [nodes, this.pathPart()],
       h("h3", {}, "What is given"),
       h("p.hint", {}, given.truncated
         ? `${whole(given.edges.length)} of ${whole(given.edges_stored)} stored edges, with ${percent(given.attention_share, 0)} of the attention weight. Choose a node and expand it for the rest of its edges.`
@@ -173,13 +174,27 @@ class MechanismView {
 
   pathPart() {
     if (!this.paths.length) return null;
-    return [h("h3", {}, "Exact paths"), h("ul.list", {}, this.paths.slice(0, LISTED).map((path) => h("li", {},
+    return [h("h2", {}, "Exact paths"), h("ul.list", {}, this.paths.slice(0, LISTED).map((path) => h("li", {},
       h("button.quiet", { type: "button", "aria-pressed": String(path === this.path), on: { click: () => this.choosePath(path) } },
         h("span.piece", {}, this.tokenAt(path.source_pos)), " ", motifName(path.motif)), number(path.weight))))];
   }
 
   tokenAt = (pos) => bare(this.tokens.get(pos)?.text, this.tokens.get(pos)?.token_id);
   nodeName = (node) => [`${node.title} `, node.kind === "Output" ? this.tokens.get("output") : h("span.piece", {}, this.tokenAt(node.pos)), h("span.hint", {}, ` ${node.pos}`)];
+}
+
+/** The nodes that an exact path passes: its hops, and where it leaves the residual stream for a head and comes back to it. */
+function stopsOf({ hops }) {
+  const stops = [];
+  let pos = null;
+  for (const hop of hops) {
+    const name = hop.replace(/:[A-Z]+@/, "@"); // a head's hop also says by which way it was entered
+    const head = /^L(\d+)\.h\d+@(\d+)$/.exec(name);
+    if (head) stops.push(`L${head[1]}.pre@${pos}`, name, `L${head[1]}.mid@${head[2]}`);
+    else stops.push(name);
+    pos = name.split("@")[1];
+  }
+  return stops;
 }
 
 const number = (value) => h("span", { class: value < 0 ? "down-ink" : "up-ink" }, signed(value));

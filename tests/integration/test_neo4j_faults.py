@@ -6,8 +6,9 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -17,8 +18,9 @@ from tests.support.neo4j_server import TestServer
 from tests.support.store_counts import counts_of
 from tests.support.store_graph import bundle_of, differences, expected_graph, stored_graph
 from tests.support.synthetic import make_traces
-from tracestore.errors import StoreLockedError, StoreUnavailableError, StoreVersionError
+from tracestore.errors import ShortCountError, StoreLockedError, StoreUnavailableError, StoreVersionError
 from tracestore.store.migration_files import Migration, known_migrations
+from tracestore.store.neo4j import writing
 from tracestore.store.neo4j.connection import make_driver
 from tracestore.store.neo4j.database import Database
 from tracestore.store.neo4j.migrations import apply_migrations
@@ -192,7 +194,7 @@ def test_a_commit_whose_answer_is_lost_is_not_done_twice(neo4j_server: TestServe
         proxy.swallow_every_other_answer_to_commit(True)  # of claim, batches, flip and cleaning
         report = store.load(bundle_of(make_traces(3, n_outputs=2)), level="mechanism")
         proxy.swallow_every_other_answer_to_commit(False)
-        assert proxy.swallowed > 10
+        assert proxy.swallowed > 2
         assert len(report.loaded) == 3
         assert_equals_what_was_sent(store, neo4j_server, 3)
 
@@ -231,3 +233,42 @@ def test_the_chain_of_migrations_is_kept_and_has_one_writer(store: Neo4jStore, n
         neo4j_server.run("DROP INDEX test_more IF EXISTS")
         driver.close()
     assert store.migrate() == []
+
+
+@pytest.fixture
+def tiny_batches(neo4j_server: TestServer) -> Iterator[Neo4jStore]:
+    """Batches so small that most hold rows of one table, and are one statement each."""
+    with neo4j_server.open_empty(settings=LoadSettings(batch_rows=30, writers=2)) as opened:
+        yield opened
+
+
+def test_a_single_statement_whose_answer_is_lost_is_not_done_twice(tiny_batches: Neo4jStore, neo4j_server: TestServer) -> None:
+    store, database, calls, arrived = tiny_batches, tiny_batches._database, 0, 0
+    once = database.once
+
+    def lossy(cypher: str, params: Mapping[str, Any]) -> list[list[Any]] | None:
+        nonlocal calls, arrived
+        calls += 1
+        if calls % 3 == 0:
+            return None  # never sent
+        found = once(cypher, params)
+        arrived += found is not None
+        return found if calls % 3 == 1 else None  # done, and the answer is lost
+
+    database.once = lossy  # type: ignore[method-assign]
+    store.load(bundle_of(make_traces(3, n_outputs=2)), level="mechanism")
+    assert calls > 5
+    assert arrived > calls // 2
+    assert_equals_what_was_sent(store, neo4j_server, 3)
+
+
+def test_a_short_batch_is_taken_back_and_named(tiny_batches: Neo4jStore, neo4j_server: TestServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = tiny_batches
+    statement = writing.edge_statement
+    monkeypatch.setattr(writing, "edge_statement", lambda table: statement(table).replace("(b:Head {uid: r[1]})", "(b:Head {uid: -r[1]})"))
+    with pytest.raises(ShortCountError, match=r"rows of VALUE\.State\.Head were sent and 0 arrived"):
+        store.load(bundle_of(make_traces(3, n_outputs=2)), level="mechanism")
+    monkeypatch.undo()
+    assert neo4j_server.run("MATCH (n) WHERE n.trace_no IS NOT NULL RETURN count(n)") == [[0]]
+    store.load(bundle_of(make_traces(3, n_outputs=2)), level="mechanism")
+    assert_equals_what_was_sent(store, neo4j_server, 3)

@@ -56,6 +56,19 @@ class Database:
         """
         return self._transaction(work, subject, "WRITE", patience_s)
 
+    def once(self, cypher: str, params: Mapping[str, Any]) -> list[list[Any]] | None:
+        """Run one writing statement as a transaction of its own, a single way to the server and back; give its rows.
+
+        None when it failed, or its answer was lost: it may have happened. Whoever calls this finds out with `write`.
+        """
+        exceptions = load_driver().exceptions
+        try:
+            with self.driver.session(database=self.name, default_access_mode="WRITE") as session:
+                return [list(record.values()) for record in session.run(cypher, dict(params))]
+        except (exceptions.Neo4jError, exceptions.DriverError) as error:
+            _log.info("one statement failed: %s", getattr(error, "code", None) or type(error).__name__)
+            return None
+
     def schema(self, statement: str) -> None:
         """Run one change of the schema in a transaction of its own."""
         with translated("a schema change"), self.driver.session(database=self.name) as session:

@@ -1,8 +1,8 @@
 """Batches into the server, by one or several writers under one lease.
 
 1. Work comes in groups of whole traces; each writer takes the next group when it is done with one, so that all end together.
-2. One transaction for each batch: the rows, then the batch's marker and the writer's part of the lease. A second try looks for the marker
-   first, so a batch that did arrive is not written twice.
+2. One transaction for each batch: the rows, then the batch's marker and the writer's part of the lease. A batch of one table is one
+   statement, sent once. A second try looks for the marker first, so a batch that did arrive is not written twice.
 3. The server says how many rows it made; fewer than were sent is an error, and the transaction is not committed.
 4. When the server lacks memory for a batch, all writers send half as much; after many that passed they try more again.
 """
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import ResourceError, ShortCountError, StoreLockedError, TracestoreError
 from tracestore.store.base import Progress
@@ -31,11 +31,21 @@ if TYPE_CHECKING:
 
 _SMALLEST_BATCH: Final = 100
 _BATCHES_BEFORE_GROWING: Final = 50
+_LEASE: Final = "WITH made OPTIONAL MATCH (l:StoreLease {load_id: $lease}) SET l.expires_at = timestamp() + $ms "
 _MARK: Final = (
     " WITH count(*) AS made MERGE (m:StoreBatch {batch_id: $batch}) SET m.load_id = $load, m.rows = $size "
-    "WITH made MATCH (l:StoreLease {load_id: $lease}) SET l.expires_at = timestamp() + $ms RETURN made"
+    + _LEASE
+    + "RETURN made, count(l)"
 )
-"""What follows the last statement of a batch: one way to the server and back less than a statement of its own."""
+"""What follows the last statement of a batch in its transaction."""
+
+_MARK_OR_FAIL: Final = (
+    " WITH count(*) AS made CREATE (m:StoreBatch {batch_id: $batch, load_id: $load, rows: $size}) "
+    + _LEASE
+    + "WITH made, count(l) AS held RETURN made / CASE WHEN made = $size AND held = 1 THEN 1 ELSE 0 END"
+)
+"""The same for a statement that is a transaction by itself, where nobody can look before the commit: the division by zero takes everything
+back. CREATE, not MERGE: a server may still be at it when the line broke, and must fail once the second try left the marker."""
 
 _GIVE_BACK_S: Final = 5.0
 """How long a failed load tries to give its lease back; it ends by itself."""
@@ -172,11 +182,16 @@ class Writer:
         """Send one batch; in halves when the server lacks memory for it (its transaction was rolled back then)."""
         size = sum(len(piece.rows) for piece in batch)
         attempts = 0
+        if len(batch) == 1:
+            if self._load.database.once(batch[0].statement + _MARK_OR_FAIL, self._given(batch[0], batch_id, size)) is not None:
+                self._arrived(batch)
+                return
+            attempts = 1
 
         def work(transaction: neo4j.Transaction) -> None:
             nonlocal attempts
             attempts += 1
-            if attempts == 1 or not self._arrived(transaction, batch_id):
+            if attempts == 1 or not self._is_there(transaction, batch_id):
                 self._create(transaction, batch, batch_id, size)
 
         try:
@@ -187,12 +202,15 @@ class Writer:
             for number, half in enumerate(halves(batch)):
                 self._send(f"{batch_id}.{number}", half)
             return
+        self._arrived(batch)
+
+    def _arrived(self, batch: Sequence[Piece]) -> None:
         self._load.pace.passed()
         edges = sum(len(piece.rows) for piece in batch if piece.edges)
         if edges and self._progress is not None:
             self._progress(edges)
 
-    def _arrived(self, transaction: neo4j.Transaction, batch_id: str) -> bool:
+    def _is_there(self, transaction: neo4j.Transaction, batch_id: str) -> bool:
         """Did an earlier try of this batch arrive, though its answer was lost? Waits for one that is still being committed."""
         query = "MERGE (b:StoreBatch {batch_id: $id}) ON CREATE SET b.load_id = $load RETURN b.rows"
         return rows(transaction, query, {"id": batch_id, "load": self._load.load_id})[0][0] is not None
@@ -203,11 +221,15 @@ class Writer:
         for piece in first:
             counters = transaction.run(piece.statement, {"rows": piece.rows}).consume().counters
             _check(piece, counters.relationships_created if piece.edges else counters.nodes_created)
-        given = {"batch": batch_id, "load": self._load.load_id, "size": size, "lease": self._lease, "ms": self._load.settings.lease_ms}
-        found = rows(transaction, last.statement + _MARK, {"rows": last.rows, **given})
-        if not found:
+        ((made, held),) = rows(transaction, last.statement + _MARK, self._given(last, batch_id, size))
+        if not held:
             raise StoreLockedError(ledger.LOST_LEASE)
-        _check(last, found[0][0])
+        _check(last, made)
+
+    def _given(self, piece: Piece, batch_id: str, size: int) -> dict[str, Any]:
+        settings = self._load.settings
+        marker = {"batch": batch_id, "load": self._load.load_id, "size": size}
+        return {"rows": piece.rows, **marker, "lease": self._lease, "ms": settings.lease_ms}
 
 
 def _check(piece: Piece, made: int) -> None:

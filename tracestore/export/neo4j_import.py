@@ -111,14 +111,14 @@ class _Export:
 
 
 def _arguments(tables: tuple[str, ...]) -> Iterator[str]:
-    """Yield the tool's options. Paths are relative: the folder may be moved, or mounted into a container."""
+    """Yield the tool's options. Paths are relative (2026.x wants a `./`): the folder may be moved, or mounted into a container."""
     yield "--id-type=integer"
     yield "--bad-tolerance=0"  # the tool's own default lets a thousand errors pass
     yield f"--array-delimiter=U+{ord(LIST_SEPARATOR):04X}"
     yield "--multiline-fields-format=v2"  # only files that need it are read in the slow way
-    yield "--multiline-fields=" + ",".join(f"{name}.csv" for name in tables if has_text(name))
+    yield "--multiline-fields=" + ",".join(f"./{name}.csv" for name in tables if has_text(name))
     for name in tables:
-        files = f"{name}.header.csv,{name}.csv"
+        files = f"./{name}.header.csv,./{name}.csv"
         if name in schema.EDGE_TABLES:
             yield f"--relationships={schema.EDGE_TABLES[name][0].type}={files}"
         else:

@@ -181,9 +181,7 @@ class LocalServer:
         places = {"NEO4J_HOME": str(self.home), "NEO4J_CONF": str(self.home / "conf")}
         done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=False, cwd=folder)
         if done.returncode != 0:
-            lines = [line for line in (done.stderr or done.stdout).strip().splitlines() if line.strip()] or ["no message"]
-            told = [line for line in lines if not line.startswith(("\tat ", "    at ", "\t..."))]
-            raise StoreUnavailableError(f"neo4j-admin {arguments[0]} failed: {(told or lines)[-1].strip()}")
+            raise StoreUnavailableError(f"neo4j-admin {arguments[0]} failed: {_reason(done.stderr or done.stdout)}")
         return done.stdout
 
     def _free_port(self) -> int:
@@ -299,6 +297,14 @@ class LocalServer:
         if self._process is not None and self._process.pid == pid:
             self._process.wait()
         return True
+
+
+def _reason(told: str) -> str:
+    """Find the sentence in what the admin tool said: 5.26 ends with it, 2026.x puts it below "Command Failed"."""
+    lines = [line.strip() for line in told.splitlines() if line.strip(" -") and not line.startswith(("\tat ", "    at ", "\t..."))]
+    if "Command Failed" in lines[:-1]:
+        return lines[lines.index("Command Failed") + 1]
+    return lines[-1] if lines else "no message"
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -109,7 +109,7 @@ def bad(verdicts: list[Verdict]) -> set[str]:
 
 def judged_without_admission(built: Built, monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Judge a model that the engine was made to admit unseen: which checks fail?"""
-    monkeypatch.setattr("tracestore.extract.admission.admit_model", lambda attributor: None)
+    monkeypatch.setattr("tracestore.extract.admission.admit_model", lambda attributor, method: None)
     monkeypatch.setattr(attribute, "_check", lambda *_: None)
     return bad(judge(built.model, built.input_ids))
 

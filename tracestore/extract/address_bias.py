@@ -39,9 +39,10 @@ def finding_address_bias(
 
 def _after(layer: int, shift: Tensor | None, state: AttentionState, without: set[int]) -> Callable[..., None]:
     def hook(attention: Any, args: tuple[Any, ...], kwargs: dict[str, Any], _: Any) -> None:
-        x, put = hidden_argument(attention, args, kwargs)
+        x, _ = hidden_argument(attention, args, kwargs)
         alone = torch.zeros_like(x) if shift is None else shift.to(x.dtype).expand_as(x).contiguous()
-        changed_args, changed_kwargs = put(alone)
+        changed_args = tuple(alone if given is x else given for given in args)  # some are handed the same state three times
+        changed_kwargs = {name: alone if given is x else given for name, given in kwargs.items()}
         state.record, state.norm_scales.replay = [], True
         try:
             with torch.no_grad():

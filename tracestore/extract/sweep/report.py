@@ -10,7 +10,7 @@ import torch
 import transformers
 
 from tracestore.extract.sweep.judge import OWN, SINGLE, TIGHT
-from tracestore.extract.sweep.outcome import Outcome, Result
+from tracestore.extract.sweep.outcome import SECANT_IDENTITIES, Outcome, Result
 
 _HEAD: Final = """\
 # Model families
@@ -40,6 +40,9 @@ That function is affine, so differences of its values are exact derivatives. Tol
 of the logits): {tight:.0e} in float64; {own:.0e} for J1, because transformers computes norms and rotary embeddings in float32 inside a
 float64 model; {single:.0e} for classes that run in float32 only. Causality (J2) is exact to rounding.
 
+The last column is the method `secant` on the same model: the identities {secant} of `tracestore validate` hold in float64 (KEY, QUERY and
+VALUE edges of a middle layer equal those computed from explicit vectors and the written-out rule), or why it is refused.
+
 What this proves: the numbers of these classes are the exact decomposition that the method page defines, on models of this shape. What it
 does not prove: anything about other settings of the same class (the engine therefore checks closure again on every model that it is
 given), or that the decomposition is a faithful explanation.
@@ -51,11 +54,10 @@ def report(outcomes: Sequence[Outcome]) -> str:
     """Give the page."""
     parts = [_head(outcomes)]
     exact = [o for o in outcomes if o.result == "exact"]
-    parts.append("## Exact\n\n| model_type | class | read by | dtype | worst check | error |\n|---|---|---|---|---|---|\n")
-    parts += [
-        f"| `{o.model_type}` | {o.class_name} | {o.family} | {o.dtype} | {o.check} | {0.0 if o.error is None else o.error:.0e} |\n"
-        for o in exact
-    ]
+    parts.append("## Exact\n\n| model_type | class | read by | dtype | worst check | error | secant |\n|---|---|---|---|---|---|---|\n")
+    for o in exact:
+        error = 0.0 if o.error is None else o.error
+        parts.append(f"| `{o.model_type}` | {o.class_name} | {o.family} | {o.dtype} | {o.check} | {error:.0e} | {_cell(o.secant)} |\n")
     for result, title in (("wrong", "Wrong"), ("failed", "Failed"), ("refused", "Refused"), ("not built", "Not built")):
         chosen = [o for o in outcomes if o.result == result]
         if chosen:
@@ -92,6 +94,7 @@ def _head(outcomes: Sequence[Outcome]) -> str:
         tight=TIGHT,
         own=OWN,
         single=SINGLE,
+        secant=", ".join(SECANT_IDENTITIES),
     )
 
 

@@ -1,11 +1,13 @@
-"""Cost of the `frozen` extraction, as multiples of the model's own forward pass in the same process.
+"""Cost of the extraction by `frozen` or `secant`, as multiples of the model's own forward pass in the same process.
 
-    python -m bench.extract [--lengths 64 128 256 1024 2048] [--threads 2] [--repeats 5] [--model FOLDER] [--memory | --speed]
+    python -m bench.extract [--lengths 64 128 256 1024 2048] [--threads 2] [--repeats 5] [--model FOLDER]
+        [--method secant] [--cpu-time] [--memory | --speed]
 
 Without --memory or --speed both are measured. Paired: within each repeat the plain forward (SDPA, no gradient, logits of the last
 position), forward + backward of the same model (frozen parameters, gradient at the embeddings) and the extraction (forward, backward
 with every attention edge, pruned, tables built) run one after the other; the medians of the ratios are printed. Above 256 tokens a third
-of the repeats is taken. Memory is the growth of the peak over the loaded and warm model, at the largest length, one process per
+of the repeats is taken. --cpu-time counts the time of this process instead of the clock's: what a busy machine allows to compare, with one
+thread. Memory is the growth of the peak over the loaded and warm model, at the largest length, one process per
 measurement.
 """
 
@@ -28,7 +30,7 @@ import torch
 from tracestore.extract.attribute import Attributor
 from tracestore.extract.attribution import TargetSpec
 from tracestore.extract.output_tables import OutputNames, output_tables
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 TEXT = (
     "Alice lives in France and her brother works as an engineer in a small town near the coast. Every summer they travel by train to "
@@ -64,21 +66,21 @@ def forward_backward(model: Any, ids: torch.Tensor) -> None:
     torch.autograd.grad(logits.max(), embeddings)
 
 
-def extract(attributor: Attributor, ids: torch.Tensor) -> None:
+def extract(attributor: Attributor, ids: torch.Tensor, method: Method) -> None:
     """Trace one target: edges, pruning, tables."""
-    found = attributor.run(ids).attribute(TargetSpec(-1), PruningOptions(), last=True)
+    found = attributor.run(ids, method=method).attribute(TargetSpec(-1), PruningOptions(), last=True)
     names = OutputNames("bench", "bench")
     output_tables(found, names, first_local=ids.shape[1] + 1, token_locals=np.arange(1, ids.shape[1] + 1), token_ids=ids[0].numpy())
 
 
-def seconds(work: Callable[[], object]) -> float:
+def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
     """Time one call."""
-    start = time.perf_counter()
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int) -> None:
+def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int, method: Method, clock: Callable[[], float]) -> None:
     """Print the ratios for every length."""
     attributor = Attributor(model)
     print("| tokens | forward, s | forward + backward | extraction, one target | over forward + backward | each further target |")
@@ -88,16 +90,16 @@ def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int) -> Non
         work: tuple[Callable[[], object], ...] = (
             partial(plain, model, ids),
             partial(forward_backward, model, ids),
-            partial(extract, attributor, ids),
+            partial(extract, attributor, ids, method),
         )
         for warm in work:
             warm()
         rows = []
         for _ in range(repeats if length <= 256 else max(1, repeats // 3)):
-            base, both, traced = (seconds(each) for each in work)
-            run = attributor.run(ids)
+            base, both, traced = (seconds(each, clock) for each in work)
+            run = attributor.run(ids, method=method)
             run.attribute(TargetSpec(-1))
-            further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)))
+            further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)), clock)
             rows.append((base, both / base, traced / base, traced / both, further / base))
         median = [statistics.median(column) for column in zip(*rows, strict=True)]
         print(f"| {length} | {median[0]:.3f} | {median[1]:.2f} x | {median[2]:.2f} x | {median[3]:.2f} | {median[4]:.2f} x |", flush=True)
@@ -111,7 +113,7 @@ def measure_memory(lengths: list[int], arguments: argparse.Namespace) -> None:
         peaks = []
         for what in ("both", "extract"):
             command = [sys.executable, "-m", "bench.extract", "--only", what, "--lengths", str(length), "--threads", str(arguments.threads)]
-            command += ["--model", arguments.model] if arguments.model else []
+            command += ["--method", arguments.method, *(["--model", arguments.model] if arguments.model else [])]
             done = subprocess.run(command, check=True, capture_output=True, text=True)
             peaks.append(float(done.stdout.strip().splitlines()[-1]))
         print(f"| {length} | {peaks[0]:.0f} | {peaks[1]:.0f} | {peaks[1] - peaks[0]:.0f} |", flush=True)
@@ -125,17 +127,17 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def run_once(what: str, model: Any, tokenizer: Any, length: int) -> None:
+def run_once(what: str, model: Any, tokenizer: Any, length: int, method: Method) -> None:
     """Run one thing and print the growth of this process's peak memory over the loaded, warm model, MB."""
     short, ids = prompt(tokenizer, 8), prompt(tokenizer, length)
     plain(model, short)
     attributor = Attributor(model)
-    extract(attributor, short)
+    extract(attributor, short, method)
     before = peak()
     if what == "both":
         forward_backward(model, ids)
     else:
-        extract(attributor, ids)
+        extract(attributor, ids, method)
     print(peak() - before)
 
 
@@ -146,6 +148,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--model")
+    parser.add_argument("--method", choices=["frozen", "secant"], default="frozen")
+    parser.add_argument("--cpu-time", action="store_true")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--only", choices=["both", "extract"], help=argparse.SUPPRESS)
@@ -157,10 +161,11 @@ def main() -> None:
     model, tokenizer = load(arguments.model)
     model.requires_grad_(False)
     if arguments.only:
-        run_once(arguments.only, model, tokenizer, arguments.lengths[0])
+        run_once(arguments.only, model, tokenizer, arguments.lengths[0], arguments.method)
     else:
-        print(f"Method `frozen`, {arguments.threads} threads; x: multiples of the model's own plain SDPA forward.\n")
-        measure(model, tokenizer, arguments.lengths, arguments.repeats)
+        clock = time.process_time if arguments.cpu_time else time.perf_counter
+        print(f"Method `{arguments.method}`, {arguments.threads} threads; x: multiples of the model's own plain SDPA forward.\n")
+        measure(model, tokenizer, arguments.lengths, arguments.repeats, arguments.method, clock)
         if not arguments.speed:
             print()
             measure_memory(arguments.lengths[-1:], arguments)

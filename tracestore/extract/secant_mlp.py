@@ -7,6 +7,7 @@ and recognises its product when it meets one.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,7 +39,7 @@ class _Ratio(torch.autograd.Function):
 def ratio(s: Tensor, value: Tensor, forward: Callable[..., Tensor]) -> Tensor:
     """Give phi(s)/s for `value` = phi(s); phi'(0) at 0, and 0 where phi(0) is not 0 (nothing of that comes from s)."""
     slope = value / s
-    if not bool(torch.isfinite(slope).all()):
+    if not math.isfinite(float(slope.sum())):
         step = torch.full_like(s, 1e-4)
         at_zero = (forward(step) - forward(-step)) / (2 * step)
         slope = torch.where(s == 0, torch.where(value == 0, at_zero, 0.0), slope)
@@ -59,7 +60,8 @@ class _HalfProduct(torch.autograd.Function):
         """Give the gradients of both factors."""
         a, b = ctx.saved_tensors
         g = HALF * grads[0]
-        return (g * b).sum_to_size(a.shape), (g * a).sum_to_size(b.shape)
+        ga, gb = g * b, g.mul_(a)
+        return ga if ga.shape == a.shape else ga.sum_to_size(a.shape), gb if gb.shape == b.shape else gb.sum_to_size(b.shape)
 
 
 _PRODUCTS = frozenset({torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__})

@@ -40,8 +40,9 @@ That function is affine, so differences of its values are exact derivatives. Tol
 of the logits): {tight:.0e} in float64; {own:.0e} for J1, because transformers computes norms and rotary embeddings in float32 inside a
 float64 model; {single:.0e} for classes that run in float32 only. Causality (J2) is exact to rounding.
 
-The last column is the method `secant` on the same model: the identities {secant} of `tracestore validate` hold in float64 (KEY, QUERY and
-VALUE edges of a middle layer equal those computed from explicit vectors and the written-out rule), or why it is refused.
+The last column is the method `secant` on the same model: the identities {secant} of `tracestore validate` hold
+(among them: VALUE, KEY and QUERY edges of a middle layer equal those computed from explicit vectors and the written-out rule), or why it is
+refused.
 
 What this proves: the numbers of these classes are the exact decomposition that the method page defines, on models of this shape. What it
 does not prove: anything about other settings of the same class (the engine therefore checks closure again on every model that it is

@@ -15,8 +15,11 @@ from tests.support.tiny_text_model import byte_level_tokenizer, tiny_llama
 from tracestore.archive import Archive
 from tracestore.errors import BadInputError
 from tracestore.extract.knockouts.measure import KnockoutRunner
+from tracestore.extract.knockouts.removal import Removal
 from tracestore.extract.loading import LoadedModel, wrap_model
+from tracestore.extract.trace import attributor_for
 from tracestore.knockouts import Choice, PartialVerifyError, verify_all
+from tracestore.knockouts.run import prompt_tokens, target_of
 from tracestore.model import Document, Item, SpanRequest
 
 PROMPT = "The capital of France is Paris. The capital of Italy is"
@@ -88,6 +91,7 @@ def test_the_effect_is_what_the_model_does_without_the_token(model: LoadedModel,
         ("mean-embedding", "mean_embedding", "Token"),
         ("edge", "edge", "Token"),
         ("head", "head", "HeadSummary"),
+        ("motif", "motif", "Path"),
         ("span", "column", "Span"),
         ("step", "column", "Span"),
     ],
@@ -242,6 +246,22 @@ def test_effects_reach_the_graph_once_and_survive_a_rebuild(model: LoadedModel, 
     archive.forget([trace.trace_id])
     archive.compact()
     assert archive.annotations() == ()
+
+
+def test_a_motif_is_all_heads_of_a_path_and_each_set_of_heads_one_source(model: LoadedModel, archive: Archive, trace: ts.Trace) -> None:
+    found = ts.verify(model, archive, output_of(trace), kind="motif", top=100).outputs[0].knockouts
+    sets = [knockout.source.removal.heads for knockout in found]
+    assert len(set(sets)) == len(sets) > 1
+    paths = trace.table("Path").to_pylist()
+    for knockout in found:
+        heads = knockout.source.removal.heads
+        names = {f"L{layer}.h{head}" for layer, head in heads}
+        through = [row["weight"] for row in paths if names & {part.partition(":")[0] for part in row["motif"].split(">")}]
+        assert knockout.estimate == pytest.approx(sum(through), abs=1e-5)
+    several = next(knockout for knockout in found if len(knockout.source.removal.heads) > 1)
+    both = several.source.removal
+    direct = KnockoutRunner(attributor_for(model)).measure(prompt_tokens(trace), target_of(trace, trace.outputs[0]), [Removal(), both])
+    assert several.effect == pytest.approx(direct[1].explained - direct[0].explained, abs=1e-5)
 
 
 def test_a_head_without_a_summary_gets_one(model: LoadedModel, trace: ts.Trace, tmp_path: Path) -> None:

@@ -6,7 +6,7 @@
 | mean-embedding | tokens up to the explained position | the same | `score` |
 | edge | stored attention edges of one head | |weight| | VALUE + KEY weight |
 | head | every head | |relevance| | relevance |
-| motif | motifs of the stored paths that pass a head: all these heads together | |weight| | weight of its stored paths |
+| motif | the heads of a stored path, all together; one source for each set of heads | |weight| | all stored paths through any of them |
 | span, step | spans that end before the explained position (`step`: those of kind step): all columns | `rank_direct` | `score` |
 
 The estimate is what the trace says that the source contributes; what was measured is a change, so the two agree where their signs differ.
@@ -202,16 +202,15 @@ class Candidates:
         return sum(abs(value) for value in self._output["head_vector"]) or 1.0
 
     def _motifs(self) -> list[Source]:
-        groups: dict[str, list[Row]] = {}
-        for row in sorted(self._mine("Path").to_pylist(), key=lambda row: row["rank"]):
-            groups.setdefault(row["motif"], []).append(row)
-        found = []
-        for motif, rows in groups.items():
-            heads = tuple(sorted({(int(layer), int(head)) for layer, head in _HEAD.findall(motif)}))
-            if heads:
-                weight = sum(row["weight"] for row in rows)
-                found.append(Source("motif", "Path", rows[0]["local"], motif, weight, Removal(heads=heads)))
-        return sorted(found, key=lambda source: -abs(source.estimate))
+        """Give the sets of heads that stored paths pass, named by the largest path that passes them."""
+        paths = sorted(self._mine("Path").to_pylist(), key=lambda row: row["rank"])
+        passed = [frozenset((int(layer), int(head)) for layer, head in _HEAD.findall(row["motif"])) for row in paths]
+        found: dict[frozenset[tuple[int, int]], Source] = {}
+        for row, heads in zip(paths, passed, strict=True):
+            if heads and heads not in found:  # removing them breaks every path through any of them
+                weight = sum(other["weight"] for other, others in zip(paths, passed, strict=True) if heads & others)
+                found[heads] = Source("motif", "Path", row["local"], row["motif"], weight, Removal(heads=tuple(sorted(heads))))
+        return sorted(found.values(), key=lambda source: -abs(source.estimate))
 
     def _spans(self, kind: str | None) -> list[Source]:
         spans = {row["local"]: row for row in self._trace.table("Span").to_pylist()}

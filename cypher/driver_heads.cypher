@@ -9,7 +9,7 @@
 // column relevance: float -- signed sum over positions of what the head writes, logits
 // column abs_relevance: float -- sum of |weight| of its VALUE edges, logits
 // column share: float -- abs_relevance over that of all heads, 0 to 1
-// column top_source_pos: int -- source of its largest |VALUE| edge
+// column top_source_pos: int -- source of its largest |VALUE| edge, a sink only where it has no other
 // column top_source_text: string? -- that token's text; null where text was not kept
 // column top_query_pos: int -- query position of that edge
 // column top_query_text: string? -- that token's text; null where text was not kept

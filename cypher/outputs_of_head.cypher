@@ -21,7 +21,7 @@
 // column correct: bool? -- is it the start of what was expected
 // column share: float -- the head's share of this prediction, 0 to 1
 // column relevance: float -- signed sum over positions of what the head writes, logits
-// column top_source_pos: int -- source of its largest |VALUE| edge
+// column top_source_pos: int -- source of its largest |VALUE| edge, a sink only where it has no other
 // column top_query_pos: int -- query position of that edge
 // column induction: bool -- does that source follow an earlier copy of the query token
 // column trace_text: string? -- the trace's whole text; null where text was not kept

@@ -221,7 +221,7 @@ NODES: Final[tuple[Node, ...]] = (
             _f("relevance", "sum over positions of what the head writes, logits"),
             _f("abs_relevance", "sum of |weight| of its VALUE edges, logits"),
             _f("share", "abs_relevance over that of all heads, 0 to 1"),
-            _i("top_source_pos", "source of its largest |VALUE| edge"),
+            _i("top_source_pos", "source of its largest |VALUE| edge, an attention sink only where the head has no other"),
             _i("top_query_pos", "query position of that edge"),
             _i("offset", "top_query_pos - top_source_pos"),
             Column("induction", "bool", "does that source follow an earlier copy of the query token"),

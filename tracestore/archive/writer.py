@@ -74,7 +74,7 @@ class ArchiveWriter:
         self._start()
         self._traces[trace.trace_id] = part
         self._bytes += part.bytes
-        self._close_if_full()
+        self.close_if_full()
         return True
 
     def add_items(self, trace_id: str, items: Sequence[Mapping[str, Any]]) -> None:
@@ -89,7 +89,7 @@ class ArchiveWriter:
             self._start()
             self._annotations.append(part)
             self._bytes += part.bytes
-            self._close_if_full()
+            self.close_if_full()
 
     @property
     def pending(self) -> int:
@@ -114,7 +114,8 @@ class ArchiveWriter:
             self._opened = self._clock()
             self._tokens = (new_token(), new_token())
 
-    def _close_if_full(self) -> None:
+    def close_if_full(self) -> None:
+        """Close the open package when a limit is reached. Adding does this; call it where long work comes between two additions."""
         max_traces, max_bytes, max_seconds = self._limits
         count = len(self._traces) + len({part.trace_id for part in self._annotations})
         if count >= max_traces or self._bytes >= max_bytes or self._clock() - self._opened >= max_seconds:

@@ -270,6 +270,7 @@ class ForwardPass:
             positions=tuple(part.pos for part in parts),
             vectors=torch.stack([part.vector for part in parts]),
             biases=tuple(part.bias for part in parts),
+            sinks=self.sinks,
         )
         readers = ReaderGradients() if compose else None
         found = frozen.explain(self.capture, seeds, pruning.max_edges, batch=batch, retain=not last, readers=readers)

@@ -112,7 +112,7 @@ class AttentionEdges:
 
 @dataclass(frozen=True, slots=True)
 class HeadTops:
-    """The largest |VALUE| edge of every head: weight, query and key position, each [L, H]."""
+    """The largest |VALUE| edge of every head, from a sink only where there is no other: weight, query and key position, each [L, H]."""
 
     weight: Floats
     query: Ints

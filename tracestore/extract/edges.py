@@ -1,13 +1,14 @@
 """Reduce the attention edges of one target while they are computed, tile by tile; the T x T x L x H tensor never exists.
 
-1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest VALUE edge.
+1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest VALUE edge
+   (from a token that is no attention sink, unless only sinks have any).
 2. Edges above a floor go to a pool, whatever their kind. When the pool holds twice what may be kept, it is cut to the largest, and the
    floor rises to the smallest of those: an edge below it can never be kept.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,7 +38,15 @@ class EdgeSums:
 class EdgeCollector:
     """Collects the VALUE, KEY and QUERY edges of one target, which reads the logits at `positions` of batch row `batch`."""
 
-    def __init__(self, shape: tuple[int, int, int], positions: Sequence[int], max_edges: int, like: Tensor, batch: int = 0) -> None:
+    def __init__(
+        self,
+        shape: tuple[int, int, int],
+        positions: Sequence[int],
+        max_edges: int,
+        like: Tensor,
+        batch: int = 0,
+        sinks: Collection[int] = (),
+    ) -> None:
         layers, heads, _ = shape
         self.shape, self.max_edges, self.batch = shape, max(int(max_edges), 1), batch
         self.positions = torch.tensor(list(positions), device=like.device)
@@ -45,9 +54,11 @@ class EdgeCollector:
         self.query = like.new_zeros(shape)
         self.relevance = like.new_zeros(shape)
         self.bias = like.new_zeros(shape)
-        self.top = like.new_zeros(layers, heads)
-        self.top_at = torch.zeros(layers, heads, dtype=torch.int64, device=like.device)  # query * T + key
         self.value_gradients: dict[int, Tensor] | None = None  # layer -> [H, T, D], filled where compositions are asked for
+        open_keys = torch.tensor([key for key in range(shape[2]) if key not in sinks], dtype=torch.int64, device=like.device)
+        self._groups = (open_keys, torch.tensor(sorted(sinks), dtype=torch.int64, device=like.device))
+        self._top = like.new_zeros(2, layers, heads)  # over the two groups of keys
+        self._top_at = torch.zeros(2, layers, heads, dtype=torch.int64, device=like.device)  # query * T + key
         self._floor = 0.0
         self._pool: list[tuple[Tensor, Tensor, Tensor]] = []  # code (((kind*L+l)*H+h)*T+i)*T+j, weight, attention
         self._pooled = 0
@@ -55,13 +66,21 @@ class EdgeCollector:
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Reduce one tile of VALUE edges: `rows` [R], `attention` and `weight` [H, R, J]."""
         size = self._reduce(self.value, VALUE, layer, rows, attention, weight)
-        flat = size.view(size.shape[0], -1)
-        top, seen = flat.amax(-1), weight.shape[2]
-        better = torch.nonzero(top > self.top[layer]).squeeze(1)
+        for group, keys in enumerate(self._groups):
+            self._take_top(group, layer, rows, size, keys[: int(torch.searchsorted(keys, size.shape[2]))])
+
+    def _take_top(self, group: int, layer: int, rows: Tensor, size: Tensor, keys: Tensor) -> None:
+        """Keep each head's largest |weight| among some keys, ascending."""
+        if not len(keys):
+            return
+        first, last = int(keys[0]), int(keys[-1]) + 1
+        part = size[:, :, first:last] if last - first == len(keys) else size[:, :, keys]  # a view where they lie together
+        top = part.amax((1, 2))
+        better = torch.nonzero(top > self._top[group, layer]).squeeze(1)
         if len(better):
-            at = flat[better].argmax(-1)
-            self.top[layer, better] = top[better]
-            self.top_at[layer, better] = rows[at // seen] * self.shape[2] + at % seen
+            at = part[better].flatten(1).argmax(-1)
+            self._top[group, layer, better] = top[better]
+            self._top_at[group, layer, better] = rows[at // len(keys)] * self.shape[2] + keys[at % len(keys)]
 
     def take_keys(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Reduce one tile of KEY edges, shaped as in `take`."""
@@ -144,9 +163,10 @@ class EdgeCollector:
             self._add(code, weight, torch.zeros_like(weight))
 
     def tops(self) -> HeadTops:
-        """Give every head's largest VALUE edge."""
-        at = self.top_at.cpu().numpy()
-        return HeadTops(_numpy(self.top), at // self.shape[2], at % self.shape[2])
+        """Give every head's largest VALUE edge whose source is no sink; from a sink where there is no other."""
+        chosen = (self._top[0] <= 0).long()[None]  # the sinks where nothing else has an edge
+        at = self._top_at.gather(0, chosen)[0].cpu().numpy()
+        return HeadTops(_numpy(self._top.gather(0, chosen)[0]), at // self.shape[2], at % self.shape[2])
 
 
 def _numpy(tensor: Tensor) -> Floats:

@@ -30,6 +30,7 @@ class Seeds:
     positions: tuple[int, ...]
     vectors: Tensor
     biases: tuple[float, ...]
+    sinks: frozenset[int] = frozenset()  # attention sinks: a head's largest edge is looked for elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,7 @@ def explain(
     if x0 is None or final is None:
         raise RuntimeError("the forward pass has not run")
     layers, length = len(capture.layout.blocks), x0.shape[1]
-    collector = EdgeCollector((layers, capture.state.heads, length), seeds.positions, max_edges, x0.detach(), batch)
+    collector = EdgeCollector((layers, capture.state.heads, length), seeds.positions, max_edges, x0.detach(), batch, seeds.sinks)
     capture.sums, capture.batch = NodeSums.zeros(layers, length, x0.detach()), batch
     capture.state.sink, capture.readers = collector, readers
     collector.value_gradients = None if readers is None else readers.values

@@ -66,6 +66,7 @@ def trace_to_archive(
     with errors:
         with writer:
             for entry in items:
+                writer.close_if_full()  # the wait for this entry may have been long, and its work may be
                 run.handle(entry)
                 if progress is not None:
                     progress(1)

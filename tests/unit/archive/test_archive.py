@@ -82,6 +82,11 @@ def test_packages_close_by_count_bytes_and_age(tmp_path: Path) -> None:
             writer.add(make_trace(seed))
         assert [len(package.traces) for package in writer.packages] == [3]
         assert writer.pending == 2
+        writer.close_if_full()
+        assert writer.pending == 2  # 58 s old
+        now[0] = 121
+        writer.close_if_full()  # as whoever feeds it does before long work
+        assert writer.pending == 0
     with ArchiveWriter(layout, max_bytes=30_000) as writer:
         for seed in range(10, 16):
             writer.add(make_trace(seed))

@@ -55,3 +55,23 @@ def test_no_edges_give_empty_columns() -> None:
     found = EdgeCollector(SHAPE, (0,), 10, torch.zeros(1)).edges()
     assert len(found) == 0
     assert found.layer.dtype == np.int64
+
+
+@pytest.mark.parametrize("sinks", [(0,), (0, 3), ()])
+def test_the_largest_edge_of_a_head_comes_from_a_sink_only_where_there_is_no_other(sinks: tuple[int, ...]) -> None:
+    weights = torch.tril(torch.randn(*SHAPE[:2], SHAPE[2], SHAPE[2], generator=torch.Generator().manual_seed(5)))
+    weights[..., 0] *= 50  # as attention sinks do
+    weights[1, 1, :, 1:] = 0
+    sink = EdgeCollector(SHAPE, (5,), 100, weights, sinks=sinks)
+    for layer in range(SHAPE[0]):
+        for rows in torch.split(torch.arange(SHAPE[2]), 3):
+            tile = weights[layer][:, rows, : int(rows[-1]) + 1]
+            sink.take(layer, rows, tile, tile)
+    tops = sink.tops()
+    for layer, head in np.ndindex(*SHAPE[:2]):
+        size = weights[layer, head].abs().numpy().copy()
+        if (layer, head) != (1, 1):
+            size[:, list(sinks)] = 0
+        query, key = np.unravel_index(size.argmax(), size.shape)
+        assert (int(tops.query[layer, head]), int(tops.key[layer, head])) == (int(query), int(key))
+        assert tops.weight[layer, head] == size.max()

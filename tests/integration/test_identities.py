@@ -12,6 +12,7 @@ from tracestore.extract import capture
 from tracestore.extract.attribute import Attributor
 from tracestore.extract.attribution import OutputAttribution, TargetSpec
 from tracestore.extract.identities import check_identities
+from tracestore.extract.sweep.build import build
 from tracestore.model import Method, PruningOptions
 
 EXACT = 1e-10
@@ -107,3 +108,9 @@ def test_values_that_keep_their_bias_are_noticed() -> None:
     run.capture.state.value_bias.clear()  # the bias now counts as if it came from the source tokens
     with pytest.raises(ConservationError, match="pre out"):
         run.attribute(TargetSpec(-1))
+
+
+def test_a_model_that_counts_padding_as_text_is_compared_where_it_can_be() -> None:
+    built = build("whisper")
+    results = check_identities(Attributor(built.model), built.input_ids)
+    assert [r.id for r in results if not r.ok] == []

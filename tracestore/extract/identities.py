@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,6 +24,7 @@ from tracestore.extract.output_tables import OutputNames, output_tables
 from tracestore.extract.table_checks import conservation_error
 from tracestore.model import Method, PruningOptions
 
+PADDING_TOLERANCE = 1e-3
 EVERY_EDGE = PruningOptions(keep=1.0, max_edges=1 << 40)
 FLOAT32_TOLERANCE, FLOAT64_TOLERANCE, FLOAT32_PARTS_TOLERANCE = 1e-4, 1e-10, 1e-6
 
@@ -166,7 +168,10 @@ def _linear_in_targets(subject: Subject) -> float:
 
 
 def _padding(subject: Subject) -> float:
-    """Compare with the same prompt in a batch beside a longer one, padded left and right."""
+    """Compare with the same prompt in a batch beside a longer one, padded left and right.
+
+    A model that takes no positions and counts padding as text answers differently behind padding on the left: there is nothing to compare.
+    """
     model, length = subject.attributor.model, subject.run.length
     pad = 3
     longer = torch.cat([subject.ids.flip(1), subject.ids[:, :pad]], 1)
@@ -181,6 +186,8 @@ def _padding(subject: Subject) -> float:
             mask[0] = torch.tensor([1] * length + [0] * pad, device=row.device)
         ids = torch.cat([row, longer])
         where = (mask.cumsum(1) - 1).clamp_min(0) if positions else None
+        if left and not positions and _moves(model, subject.ids, ids, mask):
+            continue
         run = subject.attributor.run(ids, attention_mask=mask, position_ids=where, method=subject.method)
         start = pad if left else 0
         found = run.attribute(TargetSpec(start + length - 1, subject.found.token_id), EVERY_EDGE, batch=0)
@@ -191,6 +198,14 @@ def _padding(subject: Subject) -> float:
         outside[span] = False
         worst = max(worst, gap, np.abs(found.scores[outside]).max(), np.abs(found.total_value + found.total_address)[outside].max())
     return float(worst) / subject.scale
+
+
+def _moves(model: Any, alone: Tensor, ids: Tensor, mask: Tensor) -> bool:
+    """Tell whether the untouched model's last logits for `alone` [1, T] differ where it is the first row of a padded batch."""
+    with torch.no_grad():
+        own = model(input_ids=alone, use_cache=False).logits[0, -1]
+        padded = model(input_ids=ids, attention_mask=mask, use_cache=False).logits[0, -1]
+    return bool((padded - own).abs().max() > PADDING_TOLERANCE * own.std())
 
 
 def _stored(subject: Subject) -> float:

@@ -35,6 +35,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
+WITH o
 MATCH (s)-[every:KNOCKOUT]->(o)
 WHERE every.created_at IS NOT NULL
   AND every.kind = $kind                                                       // when $kind

@@ -27,6 +27,11 @@ def chase() -> TrainedChase:
     return small_chase()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run what drives the browser last: it keeps an event loop running in this thread, beside which no other can start."""
+    items.sort(key=lambda item: "browser" in item.path.parts)
+
+
 def pytest_report_header() -> str:
     """Name the rung that the Neo4j tests will stand on."""
     return expectation()

@@ -19,6 +19,10 @@ from tracestore.store.base import Store
 TEXT = "the cat sat on the cat"
 
 
+NEEDED: dict[str, object] = {"a": "synthetic", "b": "other", "layer": 1, "head": 0, "trace_id": f"{1:032x}"}
+"""Values of what some queries cannot do without."""
+
+
 def traces(*seeds: int) -> list[Trace]:
     return [make_trace(seed, text=TEXT, n_outputs=2, trace_id=f"{seed:032x}") for seed in seeds]
 
@@ -27,6 +31,7 @@ def ask_everything(store: Store, oracle: Oracle, output_id: str) -> None:
     for query in sorted(QUERIES):
         names = {p.name for p in entry(query).header.parameters}
         params: dict[str, object] = {"output_id": output_id} if "output_uid" in names else {}
+        params |= {name: value for name, value in NEEDED.items() if name in names}
         if (entry(query).header.needs and "text" in names) or query == "search_text":
             params["text"] = " cat"
         compare(store, oracle, query, params)

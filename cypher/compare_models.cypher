@@ -7,6 +7,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only prompts that an Item of this data set asked for
 // param split: string? -- only prompts that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param min_share: float(0..1) = 0.02 -- mean share from which a head counts as used
 // param k: int(1..) = 20 -- rows at most
 // column layer: int -- layer, from 0
@@ -26,10 +30,14 @@ MATCH (ta:Trace)
 WHERE ta.model_id = $a AND ta.ready_id IS NOT NULL
   AND ta.checkpoint_step = $step_a                                             // when $step_a
   AND ta.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND ta.created_at >= $since                                                  // when $since
+  AND ta.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (tb:Trace)
 WHERE tb.prompt_hash = ta.prompt_hash AND tb.model_id = $b AND tb.ready_id IS NOT NULL AND tb.method = ta.method AND tb.uid <> ta.uid
   AND tb.checkpoint_step = $step_b                                             // when $step_b
@@ -42,10 +50,14 @@ MATCH (ta:Trace)
 WHERE ta.model_id = $a AND ta.ready_id IS NOT NULL
   AND ta.checkpoint_step = $step_a                                             // when $step_a
   AND ta.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND ta.created_at >= $since                                                  // when $since
+  AND ta.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(ta) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (tb:Trace)
 WHERE tb.prompt_hash = ta.prompt_hash AND tb.model_id = $b AND tb.ready_id IS NOT NULL AND tb.method = ta.method AND tb.uid <> ta.uid
   AND tb.checkpoint_step = $step_b                                             // when $step_b

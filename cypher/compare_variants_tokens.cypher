@@ -6,6 +6,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only Items of this data set
 // param split: string? -- only Items of this split
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param min_share: float(0..1) = 0.1 -- share from which a token counts as a driver
 // param k: int(1..) = 20 -- rows at most
 // column item_id: string -- the item
@@ -28,8 +32,12 @@ MATCH (ia:Item)-[:OF]->(ta:Trace)
 WHERE ia.variant = $a AND ta.ready_id IS NOT NULL
   AND ta.model_id = $model_id                                                  // when $model_id
   AND ta.method = $method                                                      // when $method
+  AND ta.created_at >= $since                                                  // when $since
+  AND ta.created_at < $until                                                   // when $until
   AND ia.dataset = $dataset                                                    // when $dataset
   AND ia.split = $split                                                        // when $split
+  AND $tag IN ia.tags                                                          // when $tag
+  AND ia.session_id = $session_id                                              // when $session_id
 MATCH (ib:Item)-[:OF]->(tb:Trace)
 WHERE ib.item_id = ia.item_id AND ib.variant = $b AND tb.ready_id IS NOT NULL
   AND tb.model_fingerprint = ta.model_fingerprint AND tb.method = ta.method AND tb.uid <> ta.uid

@@ -6,6 +6,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param k: int(1..) = 20 -- rows at most
 // column model_id: string -- model
 // column layer: int -- layer, from 0
@@ -27,10 +31,14 @@ WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL
   AND o.text = $text                                                           // when $text
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 WITH tr.model_id AS model_id, sum(CASE WHEN o.correct THEN 1 ELSE 0 END) AS correct, sum(CASE WHEN o.correct THEN 0 ELSE 1 END) AS wrong
 WHERE correct > 0 AND wrong > 0
 MATCH (o:Output)-[:OF]->(tr:Trace)
@@ -38,10 +46,14 @@ WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL AND tr.model_id = model_
   AND o.token_id = $token_id                                                   // when $token_id
   AND o.text = $text                                                           // when $text
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (h:HeadSummary)-[:OF]->(o)
 WITH model_id, correct, wrong, h.layer AS layer, h.head AS head,
      sum(CASE WHEN o.correct THEN h.share ELSE 0.0 END) / correct AS share_correct,

@@ -4,6 +4,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
 // param min_outputs: int(1..) = 1 -- only heads that did so in this many predictions
 // param k: int(1..) = 20 -- rows at most
@@ -24,11 +28,15 @@ MATCH (o:Output)-[:OF]->(tr:Trace)
 WHERE tr.ready_id IS NOT NULL
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (h:HeadSummary)-[:OF]->(o)
 WITH tr.model_id AS model_id, h.layer AS layer, h.head AS head, count(*) AS outputs,
      sum(CASE WHEN h.induction THEN 1 ELSE 0 END) AS induction_outputs,

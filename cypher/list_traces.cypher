@@ -4,6 +4,9 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param older_than: int? -- only what comes after a row made at this time in the order of the rows, for paging that new traces do not shift
 // param after_id: string = - -- with `older_than`: of those made at the very same time, only ids after this one
@@ -30,10 +33,13 @@ WHERE tr.ready_id IS NOT NULL
   AND (tr.created_at < $older_than OR (tr.created_at = $older_than AND tr.trace_id > $after_id)) // when $older_than
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 WITH tr ORDER BY tr.created_at DESC, tr.trace_id SKIP $offset LIMIT $k
 OPTIONAL MATCH (o:Output)-[:OF]->(tr)
 WITH tr, count(o) AS outputs

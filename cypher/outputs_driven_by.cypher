@@ -7,6 +7,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
 // param origin: string(prompt|generated|given)? -- only driving tokens that came from here
 // param min_share: float(0..1) = 0 -- only where its share is at least this
@@ -42,10 +46,14 @@ MATCH (o)-[:OF]->(tr:Trace)
 WHERE tr.ready_id IS NOT NULL
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 RETURN tr.trace_id AS trace_id, o.output_id AS output_id, o.pos AS output_pos, o.token_id AS output_token_id, o.text AS output_text,
        o.prob AS prob, o.correct AS correct, t.pos AS pos, t.token_id AS token_id, t.text AS text,
        i.score AS score, i.direct AS direct, i.share AS share, i.rank_direct AS rank_direct

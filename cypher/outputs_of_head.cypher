@@ -8,6 +8,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
 // param min_share: float(0..1) = 0 -- only predictions of which the head has at least this share
 // param k: int(1..) = 20 -- rows at most
@@ -37,11 +41,15 @@ WHERE tr.ready_id IS NOT NULL
   AND o.token_id = $token_id                                                   // when $token_id
   AND o.text = $text                                                           // when $text
   AND tr.method = $method                                                      // when $method
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 RETURN tr.trace_id AS trace_id, o.output_id AS output_id, tr.model_id AS model_id, o.pos AS pos, o.token_id AS token_id, o.text AS text,
        o.prob AS prob, o.correct AS correct, h.share AS share, h.relevance AS relevance, h.top_source_pos AS top_source_pos,
        h.top_query_pos AS top_query_pos, h.induction AS induction, tr.text AS trace_text

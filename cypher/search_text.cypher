@@ -6,6 +6,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param offset: int(0..) = 0 -- rows to leave out first, for paging
 // param k: int(1..) = 20 -- rows at most
 // column trace_id: string -- the trace
@@ -22,9 +26,13 @@ WHERE tr.ready_id IS NOT NULL
   AND (tr.text CONTAINS $text OR ($ignore_case AND toLower(tr.text) CONTAINS toLower($text)))
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 RETURN tr.trace_id AS trace_id, tr.model_id AS model_id, tr.created_at AS created_at, tr.n_tokens AS n_tokens, tr.text AS text
 ORDER BY created_at DESC, trace_id SKIP $offset LIMIT $k

@@ -4,6 +4,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param k: int(1..) = 1000 -- rows at most
 // column model_id: string -- model
 // column method: string -- attribution method
@@ -29,10 +33,14 @@ MATCH (tr:Trace)
 WHERE tr.ready_id IS NOT NULL
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 OPTIONAL MATCH (y:Item)-[:OF]->(tr)
 WITH tr, count(y) AS items
 OPTIONAL MATCH (o:Output)-[:OF]->(tr)

@@ -22,6 +22,13 @@ FILTERS: list[Params] = [
     {"dataset": "facts", "split": "train"},  # two items of one trace have one each, none has both
     {"method": "frozen"},
     {"method": "value"},
+    {"tag": "easy"},
+    {"tag": "hard", "dataset": "facts"},
+    {"tag": "nowhere"},
+    {"session_id": "session-1"},
+    {"since": 1_700_000_000_004},
+    {"until": 1_700_000_000_004},
+    {"since": 1_700_000_000_002, "until": 1_700_000_000_006, "tag": "long"},
 ]
 CORRECT: list[Params] = [{"correct": True}, {"correct": False}]
 TOKEN: list[Params] = [{"text": " the"}, {"token_id": token_id_of(" the")}, {"text": " nothing"}]
@@ -51,16 +58,20 @@ CASES: dict[str, list[Params]] = {
     "unverified": both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
     "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
     "stats": FILTERS,
+    "sink_report": both(FILTERS, [{}, *CORRECT]),
     "context_or_prompt": [*FILTERS, *CORRECT],
     "compare_models": both(
         [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "rival"}, {"a": "other", "b": "other", "step_a": 500, "step_b": 900}],
-        [{}, {"min_share": 0.2}, {"dataset": "facts"}, {"method": "value"}],
+        [{}, {"min_share": 0.2}, {"dataset": "facts"}, {"method": "value"}, {"tag": "easy"}, {"until": 1_700_000_000_004}],
     ),
     "compare_models_tokens": both(
         [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "other", "step_b": 900}],
         [{}, {"min_share": 0.2}, {"dataset": "facts", "split": "test"}],
     ),
-    "compare_variants": both([{"a": "clean", "b": "corrupt"}], [{}, {"dataset": "facts"}, {"model_id": "other"}, {"split": "test"}]),
+    "compare_variants": both(
+        [{"a": "clean", "b": "corrupt"}],
+        [{}, {"dataset": "facts"}, {"model_id": "other"}, {"split": "test"}, {"tag": "easy"}, {"since": 1_700_000_000_004}],
+    ),
     "compare_variants_tokens": both([{"a": "clean", "b": "corrupt"}, {"a": "corrupt", "b": "clean"}], [{}, {"method": "frozen"}]),
 }
 OF_OUTPUT: dict[str, list[Params]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import networkx as nx
 
+from tests.support.oracle_filters import ITEM_FILTERS, item_passes, made_in_time
 from tests.support.oracle_spans import QUERIES as SPAN_QUERIES
 from tracestore import schema
 from tracestore.model import Trace
@@ -71,10 +72,10 @@ class Oracle:
 
     def trace_passes(self, trace: Row, p: Params) -> bool:
         """Does a trace pass the filters on traces and on their Items?"""
-        if not self._passes(trace, p, ("trace_id", "model_id", "method")):
+        if not self._passes(trace, p, ("trace_id", "model_id", "method")) or not made_in_time(trace, p):
             return False
-        wanted = {name: p[name] for name in ("dataset", "split") if p.get(name) is not None}
-        return not wanted or any(all(item[n] == v for n, v in wanted.items()) for item, _ in self.entering(trace, "OF", "Item"))
+        wanted = any(p.get(name) is not None for name in ITEM_FILTERS)
+        return not wanted or any(item_passes(item, p) for item, _ in self.entering(trace, "OF", "Item"))
 
     @staticmethod
     def _passes(row: Row, p: Params, names: Iterable[str]) -> bool:
@@ -375,6 +376,26 @@ def _mean(values: list[float]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _sink_report(g: Oracle, p: Params) -> Iterator[Row]:
+    found: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    for output, trace in g.outputs(p):
+        sinks = [edge for token, edge in g.entering(output, "INFLUENCES", "Token") if token["sink"]]
+        if sinks:
+            sums = tuple(sum(edge[name] for edge in sinks) for name in ("score", "direct"))
+            found[trace["model_id"], trace["method"]].append((output["sink_mass"], *sums))
+    for (model_id, method), rows in found.items():
+        mass, score, direct = (sum(column) / len(rows) for column in zip(*rows, strict=True))
+        yield {
+            "model_id": model_id,
+            "method": method,
+            "outputs": len(rows),
+            "sink_mass_mean": mass,
+            "sink_mass_max": max(row[0] for row in rows),
+            "score_mean": score,
+            "direct_mean": direct,
+        }
+
+
 QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "check_closure": _check_closure,
     "check_conservation": _check_conservation,
@@ -393,6 +414,7 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "outputs_of_head": _outputs_of_head,
     "search_text": _search_text,
     "similar_mechanism": _similar_mechanism,
+    "sink_report": _sink_report,
     "stats": _stats,
     "unverified": _unverified,
     **SPAN_QUERIES,

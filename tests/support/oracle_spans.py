@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from tests.support.oracle_filters import ITEM_FILTERS, item_passes, made_in_time
+
 if TYPE_CHECKING:
     from tests.support.oracle import Oracle, Params, Row
 
@@ -86,7 +88,7 @@ def step_graph(g: Oracle, p: Params) -> Iterator[Row]:
 def _model_pairs(g: Oracle, p: Params) -> Iterator[Pair]:
     traces = list(g.nodes("Trace"))
     for a in traces:
-        mine = {name: p[name] for name in ("method", "dataset", "split")} | {"model_id": p["a"]}
+        mine = {name: p.get(name) for name in ("method", "since", "until", *ITEM_FILTERS)} | {"model_id": p["a"]}
         if not g.trace_passes(a, mine) or p["step_a"] not in (None, a["checkpoint_step"]):
             continue
         for b in traces:
@@ -113,7 +115,7 @@ def _variant_pairs(g: Oracle, p: Params) -> Iterator[Pair]:
             if (one["variant"], other["variant"]) != (p["a"], p["b"]) or one["item_id"] != other["item_id"]:
                 continue
             a, b = g.trace_of(one), g.trace_of(other)
-            passes = all(p[name] in (None, one[name]) for name in ("dataset", "split"))
+            passes = item_passes(one, p) and made_in_time(a, p)
             passes &= all(p[name] in (None, a[name]) for name in ("model_id", "method"))
             same = a["model_fingerprint"] == b["model_fingerprint"] and a["method"] == b["method"] and a["key"] != b["key"]
             if passes and same and (a["key"], b["key"], one["item_id"]) not in seen:

@@ -64,6 +64,26 @@ class _HalfProduct(torch.autograd.Function):
         return ga if ga.shape == a.shape else ga.sum_to_size(a.shape), gb if gb.shape == b.shape else gb.sum_to_size(b.shape)
 
 
+class _GatedProduct(torch.autograd.Function):
+    """phi(s) * b, half to each: the same as both rules one after the other, but phi(s) is computed again instead of kept."""
+
+    @staticmethod
+    def forward(ctx: Any, s: Tensor, b: Tensor, value: Tensor, forward: Callable[..., Tensor]) -> Tensor:
+        """Multiply `value` = phi(s) by `b`, of the same shape."""
+        ctx.save_for_backward(s, b)
+        ctx.forward = forward
+        return value * b
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of s and b."""
+        s, b = ctx.saved_tensors
+        value = ctx.forward(s)
+        g = HALF * grads[0]
+        gs = (g * b).mul_(ratio(s, value, ctx.forward))
+        return gs, g.mul_(value), None, None
+
+
 _PRODUCTS = frozenset({torch.mul, torch.multiply, Tensor.mul, Tensor.multiply, Tensor.__mul__, Tensor.__rmul__})
 _SAME = frozenset({functional.dropout, Tensor.to, Tensor.contiguous, Tensor.view, Tensor.reshape, Tensor.type_as, Tensor.float})
 
@@ -71,11 +91,17 @@ _SAME = frozenset({functional.dropout, Tensor.to, Tensor.contiguous, Tensor.view
 class Activated(Tensor):
     """An activation's output: its product with a tensor that depends on the input gives half to each."""
 
+    source: tuple[Tensor, Callable[..., Tensor]] | None = None  # s and phi, where it is phi(s) itself
+
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call `func` on ordinary tensors; a product of two that depend on the input is a half product."""
+        sources = [(at, a.source) for at, a in enumerate(args) if isinstance(a, Activated) and a.source is not None]
         args = tuple(_plain(a) if isinstance(a, Tensor) else a for a in args)
         if func in _PRODUCTS and all(isinstance(a, Tensor) and a.requires_grad for a in args):
+            if len(sources) == 1 and args[0].shape == args[1].shape:
+                at, (s, forward) = sources[0]
+                return _GatedProduct.apply(s, args[1 - at], args[at].detach(), forward)
             return _HalfProduct.apply(*args)
         with torch._C.DisableTorchFunctionSubclass():
             out = func(*args, **(kwargs or {}))
@@ -92,6 +118,8 @@ def secant_activation(forward: Callable[..., Any]) -> Callable[..., Any]:
 
     def activate(s: Tensor) -> Tensor:
         out: Tensor = _Ratio.apply(s, forward)
-        return out.as_subclass(Activated)
+        marked = out.as_subclass(Activated)
+        marked.source = (s, forward)
+        return marked
 
     return activate

@@ -39,11 +39,11 @@ def fixed_traces() -> list[Trace]:
     ]
     cat = "the cat sat on the cat sat on the mat"
     traces = [
-        make_trace(1, text=cat, n_outputs=4, items=facts, knockouts=True),
-        make_trace(2, text=cat, n_outputs=3, items=facts[:1], model_id="other", n_heads=3),
-        make_trace(3, n_tokens=9, n_outputs=5, items=[], n_prompt_tokens=4, knockouts=True),
+        make_trace(1, text=cat, n_outputs=4, items=facts, knockouts=True, paths=True),
+        make_trace(2, text=cat, n_outputs=3, items=facts[:1], model_id="other", n_heads=3, paths=True),
+        make_trace(3, n_tokens=9, n_outputs=5, items=[], n_prompt_tokens=4, knockouts=True, paths=True),
         make_trace(4, text="Mary gave the cat", n_outputs=2, items=facts[1:], parallel=True),
-        make_trace(5, text="x", items=facts[:1], target_text=" the"),
+        make_trace(5, text="x", items=facts[:1], target_text=" the", paths=True),
         make_trace(6, text=cat, n_outputs=2, model_id="rival", knockouts=True),
         make_trace(7, text=cat, n_outputs=2, mechanism=False),
         make_trace(10, text=cat, positions=[3, 7]),  # one token predicted twice in one trace
@@ -57,7 +57,7 @@ def fixed_traces() -> list[Trace]:
     ]
     twin = make_trace(1, text=cat, n_outputs=4, items=facts[:1], trace_id="0" * 32)
     unjudged = with_column(traces[2], "Output", "correct", [None, True, False, None, True])
-    textless = make_trace(8, text=cat, n_outputs=1)
+    textless = make_trace(8, text=cat, n_outputs=1, paths=True)
     for table in ("Trace", "Token", "Span", "Output"):
         textless = with_column(textless, table, "text", [None] * textless.table(table).num_rows)
     broken = make_trace(9, text="seven plus three", n_outputs=2)

@@ -48,6 +48,8 @@ CASES: dict[str, list[Params]] = {
     "drivers_across": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "outputs_driven_by": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "heads_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.2}]),
+    "motifs_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.3}, {"motif": "emb>L0.mlp>out"}]),
+    "compositions_across": both([{}, TOKEN[0]], [*FILTERS, *CORRECT, {"min_weight": 0.5}, {"src": "emb"}, {"dst": "out"}, {"via": "V"}]),
     "outputs_of_head": both(HEADS, both([{}, TOKEN[0]], [*FILTERS, *CORRECT, {"min_share": 0.2}])),
     "induction_heads": both(FILTERS, [{}, *CORRECT, {"min_outputs": 2}]),
     "correct_or_wrong": both([{}, *TOKEN], FILTERS),
@@ -77,6 +79,7 @@ CASES: dict[str, list[Params]] = {
 OF_OUTPUT: dict[str, list[Params]] = {
     "drivers": both([{"by": "direct"}, {"by": "total"}, {"by": "score"}], [{}, {"sink": False}]),
     "driver_heads": [{}],
+    "driver_paths": [{}],
     "span_drivers": [{}, {"own": True}, {"kind": "document"}, {"kind": "step", "own": True}],
     "thought_chain": [{}, {"width": 8, "hops": 6}, {"width": 1}, {"hops": 0}, {"hops": 1, "width": 2}],
     "similar_mechanism": [{}, {"any_model": True}, {"min_cosine": 0.5}],

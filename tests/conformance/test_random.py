@@ -50,6 +50,7 @@ class Spec:
             target_text=" " + self.target,
             parallel=self.parallel,
             knockouts=self.knockouts,
+            paths=self.knockouts,
             trace_id=name,
         )
         if self.broken:

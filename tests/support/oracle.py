@@ -13,6 +13,7 @@ from typing import Any
 import networkx as nx
 
 from tests.support.oracle_filters import ITEM_FILTERS, item_passes, made_in_time
+from tests.support.oracle_paths import QUERIES as PATH_QUERIES
 from tests.support.oracle_spans import QUERIES as SPAN_QUERIES
 from tracestore import schema
 from tracestore.model import Trace
@@ -417,5 +418,6 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "sink_report": _sink_report,
     "stats": _stats,
     "unverified": _unverified,
+    **PATH_QUERIES,
     **SPAN_QUERIES,
 }

@@ -64,6 +64,7 @@ def make_trace(
     target_text: str | None = None,
     extras: bool = False,
     knockouts: bool = False,
+    paths: bool = False,
     steps: int = 0,
     checkpoint_step: int | None = None,
 ) -> Trace:
@@ -72,7 +73,7 @@ def make_trace(
     `text` fixes the tokens (words with their leading space) and overrides `n_tokens`; `positions` fixes the explained positions, else the
     last `n_outputs`; `items` gives properties of the Item nodes, else one or two random ones; `target_text` is the token predicted after
     the last position; `extras` adds random rows to the tables that no extractor fills yet (Composition, Path, KNOCKOUT, SUPPORTS, KEY,
-    QUERY is left empty so that conservation holds); `knockouts` adds KNOCKOUT rows to every Output; `steps`
+    QUERY is left empty so that conservation holds); `knockouts` adds KNOCKOUT, `paths` Path and Composition rows to every Output; `steps`
     cuts what follows the prompt into so many step spans, with an answer around them and random SUPPORTS.
     """
     rng = np.random.default_rng([seed, 7_919])
@@ -127,6 +128,10 @@ def make_trace(
         from tests.support.knockouts import knockout_tables
 
         merged.update(knockout_tables(rng, merged))
+    if paths:
+        from tests.support.path_rows import path_tables
+
+        merged.update(path_tables(rng, merged, numbers, model_id))
     return Trace(name, merged)
 
 

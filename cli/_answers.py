@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tracestore.cli._output import print_table
+from tracestore.cli._paths import print_paths, stored_paths
 
 if TYPE_CHECKING:
     from tracestore.model import Output, Trace
@@ -18,6 +19,7 @@ DRIVER_KEYS: Final = ("pos", "token_id", "text", "score", "direct", "total", "sh
 HEAD_KEYS: Final = ("layer", "head", "relevance", "share", "top_source_pos", "top_query_pos", "induction")
 MORE_KEYS: Final = ("foil_token_id", "foil_text", "vocab_rank", "correct", "sink_mass", "attention_kept", "mlp_share")
 TOP_HEADS: Final = 5
+TOP_PATHS: Final = 5
 LITTLE_KEPT: Final = 0.05
 """Below this share of the attention-edge mass the stored edges say nothing reliable about heads and paths."""
 
@@ -54,6 +56,7 @@ def _output_json(output: Output, k: int | None, by: By) -> dict[str, Any]:
         "drivers": [{key: row[key] for key in DRIVER_KEYS} for row in (rows if k is None else rows[:k])],
         "heads": [{key: row[key] for key in HEAD_KEYS} for row in _heads(output)],
         **{key: output.row.get(key) for key in MORE_KEYS},
+        "paths": stored_paths(output, TOP_PATHS),
         "knockouts": _knockouts_json(output),
     }
 
@@ -110,6 +113,9 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
         for head in _heads(output)
     ]
     print_table(["head", "relevance", "share", "from", "to", "induction"], heads, title="heads (those that read the sink most come last)")
+    paths = stored_paths(output, TOP_PATHS)
+    if paths:
+        print_paths(output, paths, title="exact paths (more: tracestore paths)")
     for note in _notes(row, rows, len(chosen)):
         _line(note)
     if measured is not None:

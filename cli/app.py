@@ -6,7 +6,24 @@ from typing import Annotated
 
 import typer
 
-from tracestore.cli import archive, compare, debug, demo, evaluate, export, ingest, load, query, serve, store, trace, validate, verify, why
+from tracestore.cli import (
+    archive,
+    compare,
+    debug,
+    demo,
+    evaluate,
+    export,
+    ingest,
+    load,
+    paths,
+    query,
+    serve,
+    store,
+    trace,
+    validate,
+    verify,
+    why,
+)
 from tracestore.cli._errors import GuardedGroup
 
 EPILOG = (
@@ -47,6 +64,7 @@ app.command("trace")(trace.trace)
 app.command("load")(load.load)
 app.command("ingest")(ingest.ingest)
 app.command("why")(why.why)
+app.command("paths")(paths.paths)
 app.command("verify")(verify.verify)
 app.command("compare")(compare.compare)
 app.command("assert")(compare.assert_)

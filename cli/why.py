@@ -70,10 +70,10 @@ def why(
             compositions=compositions,
             paths=paths,
         )
-        found = _trace_now(prompt, model, device, dtype, chosen)
+        found = trace_now(prompt, model, device, dtype, chosen)
         outputs = found.outputs
     else:
-        found, outputs = _stored(trace_id, output_id, archive, store)
+        found, outputs = stored(trace_id, output_id, archive, store)
     count = None if all_tokens else k
     if as_json:
         write_json(why_json(found, outputs, k=count, by=by.value))
@@ -83,7 +83,8 @@ def why(
         _write_html(html, outputs)
 
 
-def _trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype, chosen: TraceOptions) -> Trace:
+def trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype, chosen: TraceOptions) -> Trace:
+    """Trace a prompt in memory, with the options that the commands for one prompt have."""
     from tracestore import api
 
     if model is None:
@@ -105,7 +106,7 @@ def _trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype
     )
 
 
-def _stored(trace_id: str | None, output_id: str | None, archive: str | None, store: str | None) -> tuple[Trace, tuple[Output, ...]]:
+def stored(trace_id: str | None, output_id: str | None, archive: str | None, store: str | None) -> tuple[Trace, tuple[Output, ...]]:
     """Read what was asked for from the archive, or else from the store."""
     from tracestore import api
     from tracestore.errors import BadInputError

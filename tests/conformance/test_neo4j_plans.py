@@ -34,8 +34,8 @@ FORBIDDEN = ("AllNodesScan", "NodeByLabelScan", "UnionNodeByLabelsScan", "Cartes
 @pytest.fixture(scope="module")
 def filled(neo4j_server: TestServer) -> TestServer:
     with neo4j_server.open_empty() as store:
-        store.load(bundle_of(make_traces(12, n_outputs=3, n_tokens=12, steps=2)), level="mechanism")
-        many_heads = make_traces(30, first_seed=100, n_tokens=4, n_layers=8, n_heads=8, mechanism=False)
+        store.load(bundle_of(make_traces(12, n_outputs=3, n_tokens=12, steps=2, paths=True)), level="mechanism")
+        many_heads = make_traces(30, first_seed=100, n_tokens=4, n_layers=8, n_heads=8, mechanism=False, paths=True)
         store.load(bundle_of(many_heads), level="summary")
     neo4j_server.run("CALL db.prepareForReplanning(30)")
     return neo4j_server

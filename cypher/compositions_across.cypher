@@ -6,6 +6,10 @@
 // param method: string? -- only this attribution method
 // param dataset: string? -- only traces that an Item of this data set asked for
 // param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
 // param src: string? -- only this writer: emb, bias, L5.h1 or L0.mlp
 // param dst: string? -- only this reader: L5.h1, L0.mlp or out
@@ -31,11 +35,15 @@ WHERE tr.ready_id IS NOT NULL
   AND o.text = $text                                                           // when $text
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
-  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
-  }                                                                            // when $dataset or $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (c:Composition)-[:OF]->(o)
 WHERE abs(c.weight) >= $min_weight
   AND c.src = $src                                                             // when $src

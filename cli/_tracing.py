@@ -141,7 +141,8 @@ def prepare_libraries() -> None:
     """Set what must stand in the environment before the libraries below are imported; whoever set these already is obeyed.
 
     transformers, tokenizers and the hub client keep silent. Threads of torch that wait for each other sleep instead of spinning: beside
-    any other busy process (or our own loader) spinning made a trace ten times slower, and saved nothing measurable without one.
+    any other busy process (or our own loader) spinning made a trace ten times slower. (What sleeping costs on an idle machine was not
+    measured.)
     """
     chosen = {
         "TRANSFORMERS_VERBOSITY": "error",

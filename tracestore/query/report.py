@@ -40,7 +40,7 @@ _HEADS: Final = (
 _READING: Final = """<h2 id="reading">How to read this</h2>
 <p><b>Score</b>: signed contribution of a token, along every path, to the explained quantity; the scores of all tokens and the bias add up
 to it, and the <b>closure error</b> says how exactly. That is correctness of bookkeeping, not proof that the model would behave so without
-the token: attention patterns and normalisations are taken as they were (method <i>frozen</i>).</p>
+the token, by the method that the trace names: <i>frozen</i> takes attention patterns as they were, <i>secant</i> explains them too.</p>
 <p><b>Direct</b> and <b>total</b>: size of the attention edges from the token into the explained position, and into all positions.
 <b>Share</b> is of <i>direct</i>, attention sinks left out: the first position takes much attention in most models and says little, so it
 stands last and grey. <b>Attention kept</b>: how much of the attention-edge mass the stored graph holds; the rest is counted at its nodes as

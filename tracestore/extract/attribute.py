@@ -286,7 +286,10 @@ class ForwardPass:
         if readers is not None:
             writers = self.steps(batch).writers
             composed = compositions(writers, readers, seeds, found.flows, found.explained, float(found.final_bias.sum()))
+            _check_sums("compositions", np.abs(composed.weight.sum(0) - composed.relevance).max(), scale)
         walked = self._walk(seeds, found.final_bias, paths, batch) if paths else None
+        if walked is not None:
+            _check_sums("paths", abs(walked.total - found.explained), scale)
         graph = prune(found.flows, found.edges, seeds.positions, pruning)
         if sensitivity:
             graph = replace(graph, sensitivity=self._sensitivity(seeds, graph.edges, batch, last=last))
@@ -394,6 +397,12 @@ def _check(closure: float, node_errors: dict[str, float], scale: float) -> None:
         )
     if not worst / scale <= CLOSURE_TOLERANCE * 10:
         raise ConservationError(f"conservation at {name!r} nodes is off by {worst / scale:.1e} of the explained logit (identity I9)")
+
+
+def _check_sums(what: str, error: float, scale: float) -> None:
+    if not error / scale <= CLOSURE_TOLERANCE * 10:
+        option = f"trace without them (--{what} 0)"
+        raise ConservationError(f"{what} add up to something else than they should by {error / scale:.1e} (identity I13): {option}")
 
 
 @contextmanager

@@ -56,7 +56,8 @@ class Writers:
         """Give the residual stream [T, d] at a site."""
         layer, mid = divmod(site, 2)
         x = self.capture.mid[layer] if mid and layer in self.capture.mid else self.capture.pre[layer]
-        return x[self.batch].detach()
+        batch, length = self.capture.pre[0].shape[:2]  # some layers flatten the two
+        return x.detach().reshape(batch, length, -1)[self.batch]
 
     def heads_out(self, layer: int) -> Tensor:
         """Give what the heads of a layer put out, [T, H, D]."""

@@ -13,6 +13,7 @@ import transformers
 from tests.support import attribution_oracle as oracle
 from tests.support.path_oracle import PathOracle, compose
 from tests.support.tiny_models import CONFIGS, GROUPED, randomised, tiny_model, tokens
+from tracestore.errors import ConservationError, UnsupportedModelError
 from tracestore.extract import paths as search
 from tracestore.extract.attribute import Attributor, ForwardPass
 from tracestore.extract.attribution import OutputAttribution, SpanSpec, TargetSpec
@@ -114,15 +115,6 @@ def test_fewer_paths_are_the_first_of_more() -> None:
     assert many.finished == few.finished >= sum(sizes)
 
 
-def test_a_written_bias_that_is_left_out_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    run = Attributor(tiny_model("llama")).run(tokens(8), tap=True)
-    run.attribute(TargetSpec(-1))
-    monkeypatch.setattr(type(run.steps().writers), "biases", lambda self, rows: None)
-    composed = run.attribute(TargetSpec(-1), compose=True).compositions
-    assert composed is not None
-    assert np.abs(composed.weight.sum(0) - composed.relevance).max() > 1e-3
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_in_float32_and_half_precision(dtype: torch.dtype) -> None:
     run = Attributor(tiny_model("gemma2", dtype)).run(tokens(9), tap=True)
@@ -144,6 +136,28 @@ def test_a_mixture_of_experts_and_constants_of_the_residual_stream(monkeypatch: 
         assert found.paths is not None
         assert np.abs(found.compositions.weight.sum(0) - found.compositions.relevance).max() < 1e-10
         assert found.paths.total == pytest.approx(found.explained, abs=1e-12)
+
+
+def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
+    sizes = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
+    opt = Attributor(randomised(transformers.OPTConfig(**sizes, ffn_dim=48, max_position_embeddings=64, word_embed_proj_dim=32)))
+    assert opt.without_compositions is None
+    composed = opt.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True).compositions  # it flattens batch and positions
+    assert composed is not None
+    assert np.abs(composed.weight.sum(0) - composed.relevance).max() < 1e-10
+    with pytest.raises(UnsupportedModelError, match="no paths: the MLP is no module of its own in layer 0"):
+        opt.run(tokens(9), tap=True).attribute(TargetSpec(-1), paths=5)
+    falcon = Attributor(randomised(transformers.FalconConfig(**sizes)))
+    with pytest.raises(UnsupportedModelError, match="no compositions and paths: values are no slice of one linear layer's output"):
+        falcon.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True)
+
+
+def test_sums_that_fail_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Attributor(tiny_model("llama")).run(tokens(8), tap=True)
+    monkeypatch.setattr(type(run.steps().writers), "biases", lambda self, rows: None)
+    with pytest.raises(ConservationError, match=r"compositions add up .* I13"):
+        run.attribute(TargetSpec(-1), compose=True)
 
 
 def test_long_prompts_meet_positions_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

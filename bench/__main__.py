@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-MODULES: Final = ("extract", "archive", "load", "query", "ingest", "serve")
+MODULES: Final = ("extract", "archive", "load", "query", "ingest", "serve", "paths")
 PAGE: Final = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 
 HEAD: Final = """# Benchmarks

@@ -59,6 +59,7 @@ def forget(archive: Archive, first: int) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a run that was started in the background inherits its being ignored
     actions = {"write": write, "compact": compact, "forget": forget}
     actions[sys.argv[1]](Archive(Path(sys.argv[2])), int(sys.argv[3]))
     signal.pause()  # done before it was stopped

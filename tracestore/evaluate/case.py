@@ -18,6 +18,13 @@ Scores: TypeAlias = npt.NDArray[np.float64]
 
 Method: TypeAlias = "Callable[[Case], Scores]"
 
+
+def as_scores(tensor: Tensor) -> Scores:
+    """Turn a tensor [T] into scores."""
+    found: Scores = tensor.detach().double().cpu().numpy()
+    return found
+
+
 SINK: Final = 0
 """The first position: usually an attention sink; every measure is taken with and without it."""
 

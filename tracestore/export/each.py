@@ -10,6 +10,7 @@ from typing import IO
 
 from tracestore.archive.layout import open_private
 from tracestore.export.base import ExportRequest
+from tracestore.export.numbered import packages_since
 from tracestore.model import Trace
 
 
@@ -18,7 +19,7 @@ def traces_of(request: ExportRequest) -> Iterator[Trace]:
     if request.since is None:
         found = request.archive.read_traces()
     else:
-        packages = [package for package in request.archive.packages() if package.created_at >= request.since]
+        packages = packages_since(request.archive, request.since)
         names = dict.fromkeys(name for package in packages for name in package.trace_ids if name in request.archive)
         found = request.archive.read_traces(names)
     for trace in found:

@@ -36,7 +36,7 @@ class NumberedArchive:
 
     def packages(self) -> list[Package]:
         """List the packages of traces that are wanted."""
-        return [package for package in self.archive.packages() if self.since is None or package.created_at >= self.since]
+        return packages_since(self.archive, self.since)
 
     def traces(self) -> Iterator[tuple[tuple[str, ...], Staged]]:
         """Give the traces of every package, bundle by bundle: their ids and their rows."""
@@ -64,6 +64,11 @@ class NumberedArchive:
                     if (table := stager.edges(name)) is not None and (table := _fresh(table, None, name, seen)) is not None:
                         edges[name] = table
                 yield part.trace_ids, Staged(nodes, edges)
+
+
+def packages_since(archive: Archive, since: int | None) -> list[Package]:
+    """List the packages of traces that were closed at `since` (ms since 1970) or later; None lists all."""
+    return [package for package in archive.packages() if since is None or package.created_at >= since]
 
 
 def made_ready(staged: Staged) -> Mapping[str, pa.Table]:

@@ -15,18 +15,13 @@ import torch
 from torch import Tensor
 
 from tracestore.evaluate.attention_maps import AttentionMaps, LayerAttention, attention_maps
-from tracestore.evaluate.case import Case, Scores
-
-
-def _numbers(scores: Tensor) -> Scores:
-    out: Scores = scores.double().cpu().numpy()
-    return out
+from tracestore.evaluate.case import Case, Scores, as_scores
 
 
 def raw_attention(case: Case) -> Scores:
     """Mean over layers and heads of the attention that the explained position pays."""
     maps = attention_maps(case.attributor, case.ids)
-    return _numbers(torch.stack([layer.a[:, case.pos].mean(0) for layer in maps.layers]).mean(0))
+    return as_scores(torch.stack([layer.a[:, case.pos].mean(0) for layer in maps.layers]).mean(0))
 
 
 def rollout(case: Case) -> Scores:
@@ -42,7 +37,7 @@ def attention_norm(case: Case) -> Scores:
     for layer in maps.layers:
         brought = torch.einsum("hj,hjd->jd", layer.a[:, case.pos], layer.moved).norm(dim=-1)
         shares.append(brought / brought.sum().clamp_min(1e-30))
-    return _numbers(torch.stack(shares).mean(0))
+    return as_scores(torch.stack(shares).mean(0))
 
 
 def direct_logit(case: Case) -> Scores:
@@ -52,7 +47,7 @@ def direct_logit(case: Case) -> Scores:
     total = sum(torch.einsum("hj,hjd,d->j", layer.a[:, case.pos], layer.moved, direction) for layer in maps.layers)
     assert isinstance(total, Tensor)
     total[case.pos] += maps.layers[0].entered[case.pos] @ direction
-    return _numbers(total)
+    return as_scores(total)
 
 
 def _readout(case: Case, maps: AttentionMaps) -> Tensor:
@@ -108,4 +103,4 @@ def _rolled(mixes: list[Tensor], residuals: Sequence[float | Tensor], pos: int) 
     row[pos] = 1.0
     for mix, residual in zip(reversed(mixes), reversed(residuals), strict=True):
         row = row @ mix + row * residual
-    return _numbers(row)
+    return as_scores(row)

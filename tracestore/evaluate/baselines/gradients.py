@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracestore.evaluate.case import Case, Scores
+from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.freeze import quieten, use_plain_experts
 from tracestore.model import Gauge
 
@@ -55,13 +55,13 @@ def _one(case: Case) -> Tensor:
 def saliency(case: Case, gauge: Gauge = "centred") -> Scores:
     """L2 norm of the gradient at each token."""
     gradient, _ = _gradients(case, _one(case), gauge)
-    return _numbers(gradient[0].norm(dim=-1))
+    return as_scores(gradient[0].norm(dim=-1))
 
 
 def gradient_x_input(case: Case, gauge: Gauge = "centred") -> Scores:
     """< gradient, embedding >, signed."""
     gradient, x = _gradients(case, _one(case), gauge)
-    return _numbers((gradient[0] * x).sum(-1))
+    return as_scores((gradient[0] * x).sum(-1))
 
 
 def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred") -> Scores:
@@ -78,9 +78,4 @@ def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred
         total = weighted if total is None else total + weighted
     assert total is not None
     assert x is not None
-    return _numbers((total * x).sum(-1))
-
-
-def _numbers(scores: Tensor) -> Scores:
-    out: Scores = scores.double().cpu().numpy()
-    return out
+    return as_scores((total * x).sum(-1))

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracestore.evaluate.case import Case, Scores
+from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.attention import AttentionState, Pattern, attend
 from tracestore.extract.capture import hidden_argument
 from tracestore.extract.freeze import frozen
@@ -125,8 +125,7 @@ def by_rule(case: Case, rule: Rule) -> RuleScores:
         finally:
             first.remove()
             last.remove()
-    score: Scores = (found * start[0].detach()).sum(-1)[0].double().cpu().numpy()
-    return RuleScores(direct, total, score)
+    return RuleScores(direct, total, as_scores((found * start[0]).sum(-1)[0]))
 
 
 class _RuleAttention(torch.autograd.Function):

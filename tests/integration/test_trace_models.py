@@ -20,7 +20,7 @@ from tracestore.extract import fingerprint, memory
 from tracestore.extract.demo_model import demo_model_folder
 from tracestore.extract.load_tokenizer import load_tokenizer
 from tracestore.extract.loading import LoadedModel, load_model
-from tracestore.extract.trace import trace
+from tracestore.extract.trace import _memory_errors, trace
 from tracestore.model import Item, TraceOptions
 
 PROMPT = "The capital of France is"
@@ -265,24 +265,39 @@ import resource, sys
 import torch
 from tests.support.tiny_text_model import tiny_loaded
 from tracestore.errors import ResourceError
-from tracestore.extract.trace import trace
+from tracestore.extract.trace import _memory_errors, trace
 loaded = tiny_loaded(context=100_000)
 trace(loaded, "a")
 with open("/proc/self/statm") as file:
     used = int(file.read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + (24 << 20), resource.RLIM_INFINITY))
-try:
-    trace(loaded, "a b " * 1500)
-except ResourceError as error:
-    print(error)
+for megabytes in (16, 24, 32, 48, 64):
+    resource.setrlimit(resource.RLIMIT_AS, (used + (megabytes << 20), resource.RLIM_INFINITY))
+    try:
+        trace(loaded, "a b " * 1500)
+    except ResourceError as error:
+        print(error)
 """
 
 
 def test_running_out_of_memory_says_what_to_change() -> None:
-    """In a process of its own, whose address space ends where the trace begins."""
+    """In a process of its own, whose address space ends at several moments of the trace, in one operator or another."""
     done = run_alone(_STARVED)
-    assert "memory ran out in a trace of" in done.stdout, done.stderr
-    assert "shorten the item" in done.stdout
+    assert done.returncode == 0, done.stderr
+    messages = done.stdout.splitlines()
+    assert len(messages) == 5
+    assert all("memory ran out in a trace of" in message and "shorten the item" in message for message in messages)
+
+
+@pytest.mark.parametrize("words", ["std::bad_alloc", "[enforce fail] DefaultCPUAllocator: can't allocate memory"])
+def test_either_of_torchs_ways_to_run_out_of_memory_is_a_resource_error(words: str) -> None:
+    """Which of the two is met in the test above is a matter of chance."""
+    with pytest.raises(ResourceError, match="memory ran out in a trace of 7 tokens"), _memory_errors(7):
+        raise RuntimeError(words)
+
+
+def test_another_error_passes_unchanged() -> None:
+    with pytest.raises(RuntimeError, match="mat1 and mat2"), _memory_errors(7):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
 
 def test_free_memory_is_known_here() -> None:

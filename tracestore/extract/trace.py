@@ -102,6 +102,10 @@ def _walks(attributor: Attributor, plan: PlannedTrace) -> bool:
     return asked and plan.method == "frozen" and attributor.without_compositions is None
 
 
+_EXHAUSTED = ("allocate memory", "bad_alloc")
+"""What torch's allocator says, and what C++ says where the memory inside an operator (a top-k, a sort) runs out."""
+
+
 @contextmanager
 def _memory_errors(length: int) -> Iterator[None]:
     """Turn the ways in which torch runs out of memory into ResourceError."""
@@ -110,7 +114,7 @@ def _memory_errors(length: int) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError):
         raise ResourceError(f"memory ran out in a trace of {length} tokens: {_ADVICE}") from None
     except RuntimeError as error:
-        if "allocate memory" not in str(error):
+        if not any(sign in str(error) for sign in _EXHAUSTED):
             raise
         raise ResourceError(f"memory ran out in a trace of {length} tokens: {_ADVICE}") from None
 

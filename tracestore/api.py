@@ -317,8 +317,8 @@ class GraphStore:
         return self.delete([one.trace_id for one in plan.goes], progress=progress)
 
     def migrate(self) -> Sequence[str]:
-        """Apply the schema migrations that are missing; give their names."""
-        return self.engine.migrate()
+        """Apply the schema migrations that are missing; give their names and those that opening the store applied."""
+        return [*self.engine.applied, *self.engine.migrate()]
 
     # --- asking -------------------------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.command_line import ok, run
 from tests.support.synthetic import make_traces
 from tracestore.archive import Archive
+from tracestore.store.migration_files import known_migrations
 
 COUNT = 3
 
@@ -67,6 +68,7 @@ def test_deleting_is_remembered_and_rebuilding_keeps_it_so(archive: Path, store:
 def test_init_migrate_and_check_are_harmless(store: Path, tmp_path: Path) -> None:
     fresh = ok("store", "init", "--store", tmp_path / "new.lbug", "--json").json
     assert fresh["url"] == str(tmp_path / "new.lbug")
+    assert fresh["migrations"] == [one.file_name for one in known_migrations("ladybug")]
     assert ok("store", "migrate", "--store", store, "--json").json["migrations"] == []
     report = ok("store", "check", "--store", store, "--json").json
     assert report["ok"] is True

@@ -20,7 +20,9 @@ from tests.support.synthetic import make_traces
 from tracestore.archive import Archive
 from tracestore.errors import StoreError, StoreUnavailableError
 from tracestore.load import LoadSummary, load_archive
+from tracestore.schema import UID_BITS
 from tracestore.store.base import BundleSize, Capabilities
+from tracestore.store.neo4j import ledger
 from tracestore.store.neo4j import store as engine
 from tracestore.store.neo4j.store import Neo4jStore
 from tracestore.store.neo4j.writers import LoadSettings
@@ -124,6 +126,7 @@ def test_a_dropped_constraint_is_made_again_before_anything_is_written(
     neo4j_server.run("DROP INDEX output_text")
     assert any("state_uid is missing" in problem for problem in store.check().problems)
     with neo4j_server.open(settings=SMALL) as again:
+        assert sorted(again.applied) == ["output_text", "state_uid"]
         names = "SHOW INDEXES YIELD name, state WHERE name IN ['state_uid', 'output_text'] RETURN name, state ORDER BY name"
         assert neo4j_server.run(names) == [["output_text", "ONLINE"], ["state_uid", "ONLINE"]]
         load_archive(archive, again, level="mechanism")
@@ -141,6 +144,22 @@ def test_a_constraint_that_cannot_be_made_again_is_named(archive: Archive, store
     assert store.migrate() == ["span_uid"]
     load_archive(archive, store, level="mechanism")
     assert_equals_the_archive(store, archive)
+
+
+def test_a_lease_that_ends_just_before_the_claim_is_cleaned_up_after(
+    archive: Archive, store: Neo4jStore, neo4j_server: TestServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look for orphans found it alive still; the claim, a moment later, buried it."""
+    neo4j_server.run(
+        "CREATE (:StoreLease {load_id: 'gone', machine: 'elsewhere', process: '1', expires_at: 0}) "
+        "CREATE (:StoreClaim {claim_id: 'load:900', kind: 'load', trace_id: 'lost', trace_no: 900, load_id: 'gone'}) "
+        "CREATE (:State {uid: $uid})",
+        uid=(900 << UID_BITS) + 5,
+    )
+    monkeypatch.setattr(ledger, "has_orphans", lambda database: False)
+    load_archive(archive, store, level="mechanism")
+    assert_equals_the_archive(store, archive)
+    assert neo4j_server.run("MATCH (k:StoreClaim) RETURN count(k)") == [[0]]
 
 
 @contextmanager

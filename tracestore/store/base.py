@@ -121,8 +121,13 @@ class Store(Protocol):
 
     def __exit__(self, *exc: object) -> None: ...
 
+    @property
+    def applied(self) -> Sequence[str]:
+        """Names of the migrations that opening applied."""
+        ...
+
     def migrate(self) -> Sequence[str]:
-        """Apply what is missing of the migrations; give their names."""
+        """Apply what is still missing of the migrations; give their names."""
         ...
 
     def load(

@@ -64,11 +64,12 @@ def _open_under_lock(url: str, files: paths.StoreFiles, lock: FileLock | None) -
     if not read_only:
         paths.write_marker(files)
     handle = Handle(files, read_only=read_only)
+    applied: Sequence[str] = ()
     try:
         if not read_only:
             files.make_private()
             with handle.writing():
-                apply_migrations(handle)
+                applied = apply_migrations(handle)
                 clean_all(handle)
         elif pending_migrations(handle):
             raise StoreVersionError(f"{files.database} misses schema changes; run tracestore store migrate --store {files.database}")
@@ -78,16 +79,17 @@ def _open_under_lock(url: str, files: paths.StoreFiles, lock: FileLock | None) -
     except BaseException:
         handle.close()
         raise
-    return LadybugStore(url, handle, lock)
+    return LadybugStore(url, handle, lock, applied)
 
 
 class LadybugStore:
     """A store in one file, open for writing (one process) or for reading (any number)."""
 
-    def __init__(self, url: str, handle: Handle, lock: FileLock | None) -> None:
+    def __init__(self, url: str, handle: Handle, lock: FileLock | None, applied: Sequence[str] = ()) -> None:
         self._url = url
         self._handle = handle
         self._lock = lock
+        self._applied = tuple(applied)
         self._reader = Reader(handle)
         self._guard = threading.RLock()
 
@@ -130,6 +132,11 @@ class LadybugStore:
         with self._guard, self._handle.writing():
             yield self._handle
             self._handle.files.make_private()
+
+    @property
+    def applied(self) -> Sequence[str]:
+        """Names of the migrations that opening applied."""
+        return self._applied
 
     def migrate(self) -> Sequence[str]:
         """Apply what is missing of the migrations; give their names."""

@@ -51,11 +51,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What of a bundle a load may write: trace id -> fresh number; the rest was READY or EVICTED, or another load is at it."""
+    """What of a bundle a load may write: trace id -> fresh number; the rest was READY or EVICTED, or another load is at it.
+
+    `buried`: a lease ended just before, and what stands under its claims is still to be deleted.
+    """
 
     numbers: Mapping[str, int]
     skipped: tuple[str, ...]
     busy: tuple[str, ...]
+    buried: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +97,12 @@ def _dead_parts(leases: Sequence[Sequence[Any]]) -> list[str]:
     return [part for _, parts, machine, process, ended in leases if ended or is_dead(Holder(machine, process)) for part in parts]
 
 
-def bury_dead(transaction: neo4j.Transaction) -> None:
-    """Remove the leases that ended or whose holder is dead. Hold the counter's lock."""
-    if dead := _dead_parts(rows(transaction, _LEASES)):
+def bury_dead(transaction: neo4j.Transaction) -> bool:
+    """Remove the leases that ended or whose holder is dead; tell whether there was one. Hold the counter's lock."""
+    dead = _dead_parts(rows(transaction, _LEASES))
+    if dead:
         rows(transaction, "MATCH (l:StoreLease) WHERE l.load_id IN $dead DELETE l", {"dead": dead})
+    return bool(dead)
 
 
 def has_orphans(database: Database) -> bool:
@@ -132,7 +138,7 @@ def claim_traces(
     """Choose what to load, give out numbers, note lease and claims. READY traces up to number `floor` count as absent (a rebuild)."""
     counter = lock_counter(transaction)
     held = rows(transaction, "MATCH (k:StoreClaim {load_id: $id}) RETURN k.trace_id, k.trace_no", {"id": load_id})
-    bury_dead(transaction)
+    buried = bury_dead(transaction)
     query = (
         "UNWIND $ids AS id OPTIONAL MATCH (t:StoreTrace {trace_id: id}) "
         "RETURN id, t.status, t.trace_no, EXISTS { MATCH (k:StoreClaim {trace_id: id, kind: 'load'}) "
@@ -149,8 +155,8 @@ def claim_traces(
         else:
             chosen.append(trace_id)
             was[trace_id] = status
-    if held:  # this very transaction was committed before and its answer was lost
-        return Choice({trace_id: int(number) for trace_id, number in held}, tuple(skipped), tuple(busy))
+    if held:  # this very transaction was committed before and its answer was lost, with what it buried
+        return Choice({trace_id: int(number) for trace_id, number in held}, tuple(skipped), tuple(busy), buried=True)
     numbers = {trace_id: counter + index + 1 for index, trace_id in enumerate(chosen)}
     if numbers:
         _lease(transaction, load_id, holder, lease_ms, writers)
@@ -161,7 +167,7 @@ def claim_traces(
             "CREATE (:StoreClaim {claim_id: r[0], kind: 'load', trace_id: r[1], trace_no: r[2], was: r[3], load_id: $load})",
             {"rows": made, "load": load_id},
         )
-    return Choice(numbers, tuple(skipped), tuple(busy))
+    return Choice(numbers, tuple(skipped), tuple(busy), buried)
 
 
 def claim_output(transaction: neo4j.Transaction, load_id: str, holder: Holder, record: Record, output_uid: int, lease_ms: int) -> None:

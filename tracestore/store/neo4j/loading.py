@@ -88,13 +88,15 @@ def load_bundle(
 
     choice = database.write(claim, "a claim")
     if not choice.numbers:
+        if choice.buried:
+            clean_orphans(database)
         return LoadReport(skipped=choice.skipped, busy=choice.busy, seconds=time.perf_counter() - started)
     try:
         flipped, nodes, edges = _write_and_flip(load, bundle, choice.numbers, level, progress)
     except BaseException:
         load.abandon()
         raise
-    if flipped.leftovers:
+    if flipped.leftovers or choice.buried:
         clean_orphans(database)
     visible = set(flipped.visible)
     gone = tuple(trace_id for trace_id in choice.numbers if trace_id not in visible)  # evicted while they loaded

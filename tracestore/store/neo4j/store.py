@@ -80,30 +80,33 @@ def open_neo4j(
         with translated("a connection"):
             database.driver.verify_connectivity()
         version = server_version(database.driver, who.database)
+        applied: Sequence[str] = ()
         missing = pending_migrations(database, checked)
         if missing and read_only:
             raise StoreVersionError(f"{checked} is not prepared, or misses schema changes; run: tracestore store migrate --store {checked}")
         if not read_only:
             if missing and not create and len(missing) == missing[-1].version:
                 raise StoreUnavailableError(f"there is no store at {checked} yet; run: tracestore store init --store {checked}")
-            apply_migrations(database, checked)
-            restore_schema(database)
+            applied = [*apply_migrations(database, checked), *restore_schema(database)]
             clean_orphans(database)
     except BaseException:
         database.close()
         raise
-    return Neo4jStore(checked, database, version, chosen, read_only=read_only)
+    return Neo4jStore(checked, database, version, chosen, read_only=read_only, applied=applied)
 
 
 class Neo4jStore:
     """A store on a server, open for writing or for reading; any number of both."""
 
-    def __init__(self, url: str, database: Database, version: str, settings: LoadSettings, *, read_only: bool) -> None:
+    def __init__(
+        self, url: str, database: Database, version: str, settings: LoadSettings, *, read_only: bool, applied: Sequence[str] = ()
+    ) -> None:
         self._url = url
         self._database = database
         self._version = version
         self._settings = settings
         self._read_only = read_only
+        self._applied = tuple(applied)
         self._pace = Pace(settings.batch_rows)
         self._floor = 0  # READY traces up to this number are of an old generation: a rebuild replaces them
 
@@ -139,6 +142,11 @@ class Neo4jStore:
         if self._read_only:
             raise StoreError(f"{self._url} is open for reading only; open it for writing")
         return self._database
+
+    @property
+    def applied(self) -> Sequence[str]:
+        """Names of the migrations that opening applied, and of the constraints and indexes that it made anew."""
+        return self._applied
 
     def migrate(self) -> Sequence[str]:
         """Apply what is missing of the migrations, and make lost constraints and indexes anew; give the names of both."""

@@ -96,6 +96,16 @@ def test_drivers_add_up_in_every_form(client: TestClient, served_traces: list[Tr
     assert some["rows"] == sorted((r for r in rows if not r["sink"]), key=lambda r: -abs(r["score"]))[:2]
 
 
+@pytest.mark.parametrize("part", ["", "/drivers", "/heads", "/paths", "/graph"])
+def test_a_parameter_that_is_not_known_is_refused(client: TestClient, served_traces: list[Trace], part: str) -> None:
+    output = served_traces[1].outputs[1]
+    answer = client.get(f"/api/outputs/{output.output_id}{part}", params={"k": 2, "secret words": "1"})
+    assert answer.status_code == 422
+    assert "limit" in answer.text or part == ""
+    assert "secret" not in answer.text
+    assert client.get(f"/api/traces/{served_traces[1].trace_id}", params={"k": 2}).status_code == 422
+
+
 def test_heads_and_paths(client: TestClient, served_traces: list[Trace]) -> None:
     trace = served_traces[0]
     output = trace.outputs[0]

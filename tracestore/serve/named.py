@@ -30,6 +30,15 @@ def query_parameters(request: Request, *, beside: Collection[str] = ()) -> dict[
     return {name: value for name, value in given.items() if name not in beside}
 
 
+def only_declared(request: Request) -> None:
+    """Refuse parameters that the route's description does not have: a misspelt limit would be no limit. Raises QueryError."""
+    operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
+    names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
+    if not names.issuperset(request.query_params):
+        known = ", ".join(sorted(names)) or "no parameters"
+        raise QueryError(f"There is a parameter that is not known here: this address takes {known}.")
+
+
 def parameter_schema(parameter: Parameter) -> dict[str, Any]:
     """Describe a parameter's values as JSON schema."""
     schema = dict(_TYPES[parameter.type])

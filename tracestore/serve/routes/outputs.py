@@ -11,11 +11,12 @@ from tracestore.query.mechanism import MOST_EDGES, GraphEdge, GraphNode, read_gr
 from tracestore.query.rows import plain
 from tracestore.query.traces import read_output_row, read_paths
 from tracestore.serve.asking import Asker, asker, sound
+from tracestore.serve.named import only_declared
 from tracestore.serve.negotiation import JSON, choose, json_response, rows_response
 from tracestore.serve.problems import ProblemError, not_found, responses
 from tracestore.serve.schemas import GraphAnswer, OutputAnswer, PathsAnswer
 
-router = APIRouter(prefix="/api/outputs", tags=["outputs"])
+router = APIRouter(prefix="/api/outputs", tags=["outputs"], dependencies=[Depends(only_declared)])
 
 Ask = Annotated[Asker, Depends(asker)]
 Limit = Annotated[int, Query(ge=1, le=10_000, description="Rows at most.")]

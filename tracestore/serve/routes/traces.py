@@ -13,7 +13,7 @@ from tracestore.query.catalogue import entry
 from tracestore.query.rows import plain
 from tracestore.query.traces import read_summary
 from tracestore.serve.asking import Asker, asker, sound
-from tracestore.serve.named import query_parameters
+from tracestore.serve.named import only_declared, query_parameters
 from tracestore.serve.negotiation import json_response, rows_response
 from tracestore.serve.problems import ProblemError, not_found, responses
 from tracestore.serve.schemas import TraceAnswer
@@ -44,7 +44,7 @@ def list_traces(
     return rows_response(request, table, truncated=full, more={"next": following})
 
 
-@router.get("/{trace_id}", response_model=TraceAnswer, responses=responses(404, 422))
+@router.get("/{trace_id}", response_model=TraceAnswer, responses=responses(404, 422), dependencies=[Depends(only_declared)])
 def one_trace(trace_id: str, ask: Annotated[Asker, Depends(asker)]) -> Response:
     """Give a trace: its header, the items that asked for it, tokens, spans, and outputs (without their head vectors)."""
     found = read_summary(ask, sound(trace_id), ask.everything)

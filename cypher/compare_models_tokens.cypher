@@ -11,7 +11,10 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only pairs in which the first's token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only pairs in which the first's token stands in the text and came from here
 // param min_share: float(0..1) = 0.1 -- share from which a token counts as a driver
+// param sink: bool = false -- with attention sinks too
 // param k: int(1..) = 20 -- rows at most
 // column prompt_hash: string -- the prompt
 // column output_id_a: string -- the first's prediction
@@ -46,9 +49,11 @@ WHERE tb.prompt_hash = ta.prompt_hash AND tb.model_id = $b AND tb.ready_id IS NO
 MATCH (oa:Output)-[:OF]->(ta)
 MATCH (ob:Output)-[:OF]->(tb)
 WHERE ob.pos = oa.pos AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+  AND oa.correct = $correct                                                    // when $correct
+  AND EXISTS { MATCH (oa)-[:EMITS]->(e:Token) WHERE e.origin = $origin }       // when $origin
 MATCH (t:Token)-[i:INFLUENCES]->(oa)
 MATCH (u:Token)-[j:INFLUENCES]->(ob)
-WHERE u.pos = t.pos AND u.token_id = t.token_id AND NOT t.sink
+WHERE u.pos = t.pos AND u.token_id = t.token_id AND ($sink OR NOT t.sink)
 RETURN ta.prompt_hash AS prompt_hash, oa.output_id AS output_id_a, ob.output_id AS output_id_b, oa.text AS said_a, ob.text AS said_b, t.pos AS pos, t.text AS text,
        i.share AS share_a, j.share AS share_b, 1.0 * j.share - i.share AS difference,
        CASE WHEN i.share < $min_share AND j.share >= $min_share THEN 'gained' WHEN i.share >= $min_share AND j.share < $min_share THEN 'lost'

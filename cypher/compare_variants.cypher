@@ -10,7 +10,10 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only pairs in which the first's token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only pairs in which the first's token stands in the text and came from here
 // param min_share: float(0..1) = 0.02 -- mean share from which a head counts as used
+// param sink: bool? -- only heads whose largest edge comes from an attention sink (true), or does not (false)
 // param k: int(1..) = 20 -- rows at most
 // column layer: int -- layer, from 0
 // column head: int -- query head, from 0
@@ -42,6 +45,8 @@ WITH DISTINCT ta, tb, ia.item_id AS item_id
 MATCH (oa:Output)-[:OF]->(ta)
 MATCH (ob:Output)-[:OF]->(tb)
 WHERE ob.pos - tb.n_prompt_tokens = oa.pos - ta.n_prompt_tokens AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+  AND oa.correct = $correct                                                    // when $correct
+  AND EXISTS { MATCH (oa)-[:EMITS]->(e:Token) WHERE e.origin = $origin }       // when $origin
 WITH count(*) AS pairs
 WHERE pairs > 0
 MATCH (ia:Item)-[:OF]->(ta:Trace)
@@ -61,9 +66,12 @@ WITH DISTINCT pairs, ta, tb, ia.item_id AS item_id
 MATCH (oa:Output)-[:OF]->(ta)
 MATCH (ob:Output)-[:OF]->(tb)
 WHERE ob.pos - tb.n_prompt_tokens = oa.pos - ta.n_prompt_tokens AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+  AND oa.correct = $correct                                                    // when $correct
+  AND EXISTS { MATCH (oa)-[:EMITS]->(e:Token) WHERE e.origin = $origin }       // when $origin
 UNWIND [oa.uid, ob.uid] AS side
 MATCH (h:HeadSummary)
 WHERE h.output_uid = side
+MATCH (s:Token)-[:INFLUENCES]->(y:Output) WHERE y.uid = side AND s.pos = h.top_source_pos AND s.sink = $sink // when $sink
 WITH pairs, h.layer AS layer, h.head AS head,
      sum(CASE WHEN side = oa.uid THEN h.share ELSE 0.0 END) / pairs AS share_a,
      sum(CASE WHEN side = oa.uid THEN 0.0 ELSE h.share END) / pairs AS share_b,

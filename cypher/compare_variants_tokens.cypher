@@ -10,7 +10,10 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only pairs in which the first's token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only pairs in which the first's token stands in the text and came from here
 // param min_share: float(0..1) = 0.1 -- share from which a token counts as a driver
+// param sink: bool = false -- with attention sinks too
 // param k: int(1..) = 20 -- rows at most
 // column item_id: string -- the item
 // column output_id_a: string -- the first's prediction
@@ -45,9 +48,11 @@ WITH DISTINCT ta, tb, ia.item_id AS item_id
 MATCH (oa:Output)-[:OF]->(ta)
 MATCH (ob:Output)-[:OF]->(tb)
 WHERE ob.pos - tb.n_prompt_tokens = oa.pos - ta.n_prompt_tokens AND coalesce(oa.pos - oa.first_pos, -1) = coalesce(ob.pos - ob.first_pos, -1)
+  AND oa.correct = $correct                                                    // when $correct
+  AND EXISTS { MATCH (oa)-[:EMITS]->(e:Token) WHERE e.origin = $origin }       // when $origin
 MATCH (t:Token)-[i:INFLUENCES]->(oa)
 MATCH (u:Token)-[j:INFLUENCES]->(ob)
-WHERE u.pos - tb.n_prompt_tokens = t.pos - ta.n_prompt_tokens AND NOT t.sink
+WHERE u.pos - tb.n_prompt_tokens = t.pos - ta.n_prompt_tokens AND ($sink OR NOT t.sink)
 RETURN item_id, oa.output_id AS output_id_a, ob.output_id AS output_id_b, oa.text AS said_a, ob.text AS said_b, t.pos AS pos, t.text AS text_a, u.text AS text_b,
        i.share AS share_a, j.share AS share_b, 1.0 * j.share - i.share AS difference,
        CASE WHEN i.share < $min_share AND j.share >= $min_share THEN 'gained' WHEN i.share >= $min_share AND j.share < $min_share THEN 'lost'

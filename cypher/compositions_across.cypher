@@ -11,11 +11,14 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param src: string? -- only this writer: emb, bias, L5.h1 or L0.mlp
 // param dst: string? -- only this reader: L5.h1, L0.mlp or out
 // param via: string(V|K|Q|MLP|OUT)? -- only through this input
 // param min_weight: float(0..) = 0 -- count a prediction for a pair only if |weight| is at least this, logits
 // param k: int(1..) = 20 -- rows at most
+// without min_share: a composition has a weight and no share; `min_weight` says how large
+// without sink: a composition is a sum over positions
 // column model_id: string -- model
 // column src: string -- writer; bias stands for what comes from no token
 // column dst: string -- reader
@@ -38,6 +41,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split

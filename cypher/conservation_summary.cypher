@@ -2,7 +2,19 @@
 // question: How many stored States, Heads and Mlps conserve what flows through them?
 // param trace_id: string? -- only this trace
 // param output_id: string? -- only this prediction
+// param model_id: string? -- only this model
+// param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param tolerance: float(0..) = 0.0001 -- largest error that passes, relative to max(|explained|, logit_std)
+// without min_share: conservation is of every stored node
+// without sink: conservation is of every stored node
 // column node: string -- State, Head or Mlp
 // column outputs: int -- predictions whose mechanism was looked at
 // column checked: int -- nodes looked at
@@ -17,6 +29,18 @@ MATCH (o:Output)-[:OF]->(tr:Trace)
 WHERE tr.ready_id IS NOT NULL AND o.mechanism
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND o.output_id = $output_id                                                 // when $output_id
+  AND tr.model_id = $model_id                                                  // when $model_id
+  AND tr.method = $method                                                      // when $method
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (n:State|Head|Mlp)
 WHERE n.output_uid = o.uid
 OPTIONAL MATCH ()-[i:EMBEDS|VALUE|KEY|QUERY|READS|WRITES|RESIDUAL]->(n)

@@ -10,7 +10,11 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
+// param min_share: float(0..1) = 0 -- count a head in a prediction only if its share of it is at least this
+// param sink: bool? -- only heads whose largest edge comes from an attention sink (true), or does not (false)
 // param k: int(1..) = 20 -- rows at most
+// without correct: right answers are compared with wrong ones
 // column model_id: string -- model
 // column layer: int -- layer, from 0
 // column head: int -- query head, from 0
@@ -33,6 +37,7 @@ WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL
   AND tr.method = $method                                                      // when $method
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
@@ -48,6 +53,7 @@ WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL AND tr.model_id = model_
   AND tr.method = $method                                                      // when $method
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
@@ -55,6 +61,8 @@ WHERE tr.ready_id IS NOT NULL AND o.correct IS NOT NULL AND tr.model_id = model_
       AND x.session_id = $session_id                                           // when $session_id
   }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (h:HeadSummary)-[:OF]->(o)
+WHERE h.share >= $min_share
+MATCH (s:Token)-[:INFLUENCES]->(o) WHERE s.pos = h.top_source_pos AND s.sink = $sink // when $sink
 WITH model_id, correct, wrong, h.layer AS layer, h.head AS head,
      sum(CASE WHEN o.correct THEN h.share ELSE 0.0 END) / correct AS share_correct,
      sum(CASE WHEN o.correct THEN 0.0 ELSE h.share END) / wrong AS share_wrong,

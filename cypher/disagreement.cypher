@@ -4,9 +4,19 @@
 // param trace_id: string? -- only this trace
 // param model_id: string? -- only this model
 // param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param kind: string(column|edge|head|motif|mean_embedding)? -- only knockouts of this kind
 // param min_ranks: int(1..) = 3 -- also show sources whose two ranks differ by at least so many places, though their signs agree
+// param sink: bool? -- only knockouts of attention sinks (true), or of everything else (false)
 // param k: int(1..) = 20 -- rows at most
+// without min_share: a knockout is a measurement in logits, no share
 // column output_id: string -- the prediction
 // column kind: string -- column, edge, head, motif or mean_embedding
 // column pos: int? -- position of the token that was removed, where it was a token
@@ -35,10 +45,21 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
-WITH o
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
+WITH DISTINCT o
 MATCH (s)-[every:KNOCKOUT]->(o)
 WHERE every.created_at IS NOT NULL
   AND every.kind = $kind                                                       // when $kind
+  AND coalesce(s.sink, false) = $sink                                          // when $sink
 WITH o, s, every.kind AS kind, coalesce(every.layer, -1) AS layer, coalesce(every.head, -1) AS head,
      coalesce(every.query_pos, -1) AS query_pos, max(every.created_at) AS newest
 MATCH (s)-[r:KNOCKOUT]->(o)

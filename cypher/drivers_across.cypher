@@ -12,7 +12,8 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
-// param origin: string(prompt|generated|given)? -- only driving tokens that came from here
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
+// param driver_origin: string(prompt|generated|given)? -- only driving tokens that came from here
 // param min_share: float(0..1) = 0 -- count an Output for a driving token only if the token's share of it is at least this
 // param sink: bool = false -- with attention sinks too
 // param k: int(1..) = 20 -- rows at most
@@ -39,6 +40,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
@@ -47,7 +49,7 @@ WHERE tr.ready_id IS NOT NULL
   }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (t:Token)-[i:INFLUENCES]->(o)
 WHERE ($sink OR NOT t.sink)
-  AND t.origin = $origin                                                       // when $origin
+  AND t.origin = $driver_origin                                                // when $driver_origin
 WITH tr.model_id AS model_id, t.token_id AS token_id, t.text AS text, tr.trace_no AS trace_no, o.output_id AS output_id,
      sum(i.share) AS share, sum(i.score) AS score
 WHERE share >= $min_share

@@ -11,7 +11,9 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param min_share: float(0..1) = 0 -- count a prediction for a head only if the head's share of it is at least this
+// param sink: bool? -- only heads whose largest edge comes from an attention sink (true), or does not (false)
 // param k: int(1..) = 20 -- rows at most
 // column model_id: string -- model
 // column layer: int -- layer, from 0
@@ -36,6 +38,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
@@ -44,6 +47,7 @@ WHERE tr.ready_id IS NOT NULL
   }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (h:HeadSummary)-[:OF]->(o)
 WHERE h.share >= $min_share
+MATCH (s:Token)-[:INFLUENCES]->(o) WHERE s.pos = h.top_source_pos AND s.sink = $sink // when $sink
 RETURN tr.model_id AS model_id, h.layer AS layer, h.head AS head, count(*) AS outputs, avg(h.share) AS share_mean,
        max(h.share) AS share_max, sum(h.share) AS share_sum, avg(h.relevance) AS relevance_mean, avg(h.offset) AS offset_mean,
        avg(CASE WHEN h.induction THEN 1.0 ELSE 0.0 END) AS induction_rate

@@ -12,8 +12,11 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param offset: int(0..) = 0 -- rows to leave out first, for paging
 // param k: int(1..) = 100 -- rows at most
+// without min_share: this lists predictions, not what drives them
+// without sink: this lists predictions, not what drives them
 // column trace_id: string -- the trace
 // column output_id: string -- the prediction: what `drivers` takes
 // column output_uid: int -- its key in this store
@@ -46,6 +49,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split

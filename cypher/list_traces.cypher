@@ -8,10 +8,14 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only traces with an Output whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only traces with an Output whose token stands in the text and came from here
 // param older_than: int? -- only what comes after a row made at this time in the order of the rows, for paging that new traces do not shift
 // param after_id: string = - -- with `older_than`: of those made at the very same time, only ids after this one
 // param offset: int(0..) = 0 -- rows to leave out first, for paging
 // param k: int(1..) = 20 -- rows at most
+// without min_share: this lists traces, not what drives their predictions
+// without sink: this lists traces, not what drives their predictions
 // column trace_id: string -- the trace
 // column model_id: string -- its model
 // column method: string -- attribution method
@@ -34,6 +38,10 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
   AND tr.created_at < $until                                                   // when $until
+  AND EXISTS { MATCH (c:Output)-[:OF]->(tr) WHERE c.uid IS NOT NULL            // when $correct or $origin
+      AND c.correct = $correct                                                 // when $correct
+      AND EXISTS { MATCH (c)-[:EMITS]->(e:Token) WHERE e.origin = $origin }    // when $origin
+  }                                                                            // when $correct or $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split

@@ -11,8 +11,10 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param motif: string? -- only this motif, such as emb>L0.mlp>L23.h4:V>out
 // param min_share: float(0..1) = 0 -- count a prediction for a motif only if the motif's share of its stored paths is at least this
+// param sink: bool? -- only paths that begin at an attention sink (true), or at another token (false)
 // param k: int(1..) = 20 -- rows at most
 // column model_id: string -- model
 // column motif: string -- the path without positions; one that begins with bias comes from no token
@@ -35,6 +37,7 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
@@ -44,6 +47,7 @@ WHERE tr.ready_id IS NOT NULL
 MATCH (p:Path)-[:OF]->(o)
 WHERE p.rank >= 1
   AND p.motif = $motif                                                         // when $motif
+MATCH (s:Token)-[:INFLUENCES]->(o) WHERE s.pos = p.source_pos AND s.sink = $sink // when $sink
 WITH tr.model_id AS model_id, p.motif AS motif, o.output_id AS output_id, sum(p.share) AS share, sum(p.weight) AS weight
 WHERE share >= $min_share
 RETURN model_id, motif, count(*) AS outputs, avg(share) AS share_mean, max(share) AS share_max, sum(share) AS share_sum,

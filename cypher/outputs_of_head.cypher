@@ -13,7 +13,9 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param min_share: float(0..1) = 0 -- only predictions of which the head has at least this share
+// param sink: bool? -- only predictions in which its largest edge comes from an attention sink (true), or does not (false)
 // param k: int(1..) = 20 -- rows at most
 // column trace_id: string -- the trace
 // column output_id: string -- the prediction
@@ -44,12 +46,14 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split
       AND $tag IN x.tags                                                       // when $tag
       AND x.session_id = $session_id                                           // when $session_id
   }                                                                            // when $dataset or $split or $tag or $session_id
+MATCH (s:Token)-[:INFLUENCES]->(o) WHERE s.pos = h.top_source_pos AND s.sink = $sink // when $sink
 RETURN tr.trace_id AS trace_id, o.output_id AS output_id, tr.model_id AS model_id, o.pos AS pos, o.token_id AS token_id, o.text AS text,
        o.prob AS prob, o.correct AS correct, h.share AS share, h.relevance AS relevance, h.top_source_pos AS top_source_pos,
        h.top_query_pos AS top_query_pos, h.induction AS induction, tr.text AS trace_text

@@ -9,7 +9,10 @@
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
+// param min_share: float(0..1) = 0 -- only predictions with at least this share of `direct` on sinks
 // param k: int(1..) = 20 -- rows at most
+// without sink: it is about nothing else
 // column model_id: string -- model
 // column method: string -- attribution method
 // column outputs: int -- predictions that a sink stands before
@@ -22,12 +25,13 @@
 // seeks: nothing; scans Output, then reads the sinks' INFLUENCES
 // merge: group model_id, method; sum outputs; mean sink_mass_mean, score_mean, direct_mean by outputs; max sink_mass_max
 MATCH (o:Output)-[:OF]->(tr:Trace)
-WHERE tr.ready_id IS NOT NULL
+WHERE tr.ready_id IS NOT NULL AND o.sink_mass >= $min_share
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
   AND tr.created_at >= $since                                                  // when $since
   AND tr.created_at < $until                                                   // when $until
   AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
   AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
       AND x.dataset = $dataset                                                 // when $dataset
       AND x.split = $split                                                     // when $split

@@ -8,7 +8,11 @@
 // param session_id: string? -- only traces that an Item of this session asked for
 // param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
 // param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- count only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- count only Outputs whose token stands in the text and came from here
 // param k: int(1..) = 1000 -- rows at most
+// without min_share: this counts predictions, not what drives them
+// without sink: this counts predictions, not what drives them
 // column model_id: string -- model
 // column method: string -- attribution method
 // column traces: int -- traces
@@ -44,6 +48,9 @@ WHERE tr.ready_id IS NOT NULL
 OPTIONAL MATCH (y:Item)-[:OF]->(tr)
 WITH tr, count(y) AS items
 OPTIONAL MATCH (o:Output)-[:OF]->(tr)
+WHERE o.uid IS NOT NULL                                                        // when $correct or $origin
+  AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
 WITH tr.model_id AS model_id, tr.method AS method, tr.trace_no AS trace_no, tr.n_tokens AS n_tokens, tr.replay_gap AS replay_gap, items,
      count(o) AS outputs, sum(o.closure) AS closure, max(o.closure) AS closure_max, sum(o.attention_kept) AS kept,
      min(o.attention_kept) AS kept_min, sum(o.sink_mass) AS sink_mass, sum(o.mlp_share) AS mlp_share, sum(o.prob) AS prob,

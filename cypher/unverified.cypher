@@ -4,8 +4,18 @@
 // param trace_id: string? -- only this trace
 // param model_id: string? -- only this model
 // param method: string? -- only this attribution method
+// param dataset: string? -- only traces that an Item of this data set asked for
+// param split: string? -- only traces that an Item of this split asked for
+// param tag: string? -- only traces that an Item with this tag asked for
+// param session_id: string? -- only traces that an Item of this session asked for
+// param since: int? -- only traces made at or after this time, milliseconds since 1970-01-01 UTC
+// param until: int? -- only traces made before this time, milliseconds since 1970-01-01 UTC
+// param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
+// param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param kind: string(column|mean_embedding) = column -- the knockout that is missing
 // param top: int(1..) = 5 -- drivers of each prediction that count, by rank_direct
+// param min_share: float(0..1) = 0 -- only drivers with at least this share
+// param sink: bool = false -- with attention sinks too
 // param k: int(1..) = 20 -- rows at most
 // column output_id: string -- the prediction: what `tracestore verify` takes
 // column output_text: string? -- its text; null where text was not kept
@@ -18,7 +28,7 @@
 // column rank_direct: int -- 1 is the largest `direct`; sinks last
 // order: -share, output_id, pos
 // rows: k
-// seeks: Output.output_id or Trace.trace_id; without them scans INFLUENCES of Tokens. The explained position itself and sinks are left out
+// seeks: Output.output_id or Trace.trace_id; without them scans INFLUENCES of Tokens. The explained position itself is left out
 // merge: concatenate
 MATCH (o:Output)-[:OF]->(tr:Trace)
 WHERE tr.ready_id IS NOT NULL
@@ -26,8 +36,18 @@ WHERE tr.ready_id IS NOT NULL
   AND tr.trace_id = $trace_id                                                  // when $trace_id
   AND tr.model_id = $model_id                                                  // when $model_id
   AND tr.method = $method                                                      // when $method
+  AND tr.created_at >= $since                                                  // when $since
+  AND tr.created_at < $until                                                   // when $until
+  AND o.correct = $correct                                                     // when $correct
+  AND EXISTS { MATCH (o)-[:EMITS]->(e:Token) WHERE e.origin = $origin }        // when $origin
+  AND EXISTS { MATCH (x:Item)-[:OF]->(tr) WHERE x.item_id IS NOT NULL          // when $dataset or $split or $tag or $session_id
+      AND x.dataset = $dataset                                                 // when $dataset
+      AND x.split = $split                                                     // when $split
+      AND $tag IN x.tags                                                       // when $tag
+      AND x.session_id = $session_id                                           // when $session_id
+  }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (t:Token)-[i:INFLUENCES]->(o)
-WHERE i.rank_direct <= $top AND t.pos < o.pos AND NOT t.sink
+WHERE i.rank_direct <= $top AND i.share >= $min_share AND t.pos < o.pos AND ($sink OR NOT t.sink)
 OPTIONAL MATCH (t)-[r:KNOCKOUT]->(o)
 WITH o, t, i.score AS score, i.direct AS direct, i.share AS share, i.rank_direct AS rank_direct,
      sum(CASE WHEN r.kind = $kind THEN 1 ELSE 0 END) AS tried

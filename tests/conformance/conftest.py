@@ -66,6 +66,7 @@ def fixed_traces() -> list[Trace]:
         broken = with_column(broken, table, "relevance", [value + 0.5 * (i % 3 == 0) for i, value in enumerate(relevance)])
     explained = numbers(broken, "Output", "explained")
     broken = with_column(broken, "Output", "explained", [explained[0] + 1.0, *explained[1:]])
+    unjudged = with_column(unjudged, "Token", "origin", ["prompt"] * 4 + ["given", "given", "generated", "given", "generated"])
     return [*traces[:2], unjudged, *traces[3:], twin, textless, broken]
 
 

@@ -31,6 +31,8 @@ FILTERS: list[Params] = [
     {"since": 1_700_000_000_002, "until": 1_700_000_000_006, "tag": "long"},
 ]
 CORRECT: list[Params] = [{"correct": True}, {"correct": False}]
+ORIGIN: list[Params] = [{"origin": "prompt"}, {"origin": "given"}, {"origin": "generated"}, {"origin": "generated", "correct": False}]
+SINK: list[Params] = [{"sink": True}, {"sink": False}]
 TOKEN: list[Params] = [{"text": " the"}, {"token_id": token_id_of(" the")}, {"text": " nothing"}]
 TOLERANCES: list[Params] = [{}, {"tolerance": 0.0}, {"tolerance": 1e-7}, {"tolerance": 10.0}]
 
@@ -40,41 +42,74 @@ def both(first: list[Params], second: list[Params]) -> list[Params]:
     return [{**one, **other} for one in first for other in second]
 
 
-ACROSS: list[Params] = [{}, {"min_share": 0.1}, {"sink": True}, {"origin": "prompt"}, {"origin": "generated", "sink": True}]
+FROM: list[Params] = [{"driver_origin": "prompt"}, {"driver_origin": "generated", "sink": True}]
+ACROSS: list[Params] = [{}, {"min_share": 0.1}, *SINK, *ORIGIN, *FROM]
 TIES: list[Params] = [{"older_than": 1_700_000_000_001, "after_id": name} for name in ("0" * 32, "f" * 32)]  # two traces of one time
 HEADS: list[Params] = [{"layer": 1, "head": 0}, {"layer": 2, "head": 1}, {"layer": 0, "head": 2}]
 KINDS: list[Params] = [{"kind": "column"}, {"kind": "edge"}, {"kind": "head"}, {"kind": "motif"}]
 CASES: dict[str, list[Params]] = {
     "drivers_across": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
     "outputs_driven_by": both(TOKEN, [*FILTERS, *CORRECT, *ACROSS]),
-    "heads_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.2}]),
-    "motifs_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, {"min_share": 0.3}, {"motif": "emb>L0.mlp>out"}]),
-    "compositions_across": both([{}, TOKEN[0]], [*FILTERS, *CORRECT, {"min_weight": 0.5}, {"src": "emb"}, {"dst": "out"}, {"via": "V"}]),
-    "outputs_of_head": both(HEADS, both([{}, TOKEN[0]], [*FILTERS, *CORRECT, {"min_share": 0.2}])),
-    "induction_heads": both(FILTERS, [{}, *CORRECT, {"min_outputs": 2}]),
-    "correct_or_wrong": both([{}, *TOKEN], FILTERS),
-    "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], FILTERS)),
-    "list_traces": [*FILTERS, {"since": 1_700_000_000_004}, {"older_than": 1_700_000_000_004}, *TIES],
-    "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT]),
-    "disagreement": both(FILTERS[:3], [{}, *KINDS, {"min_ranks": 1}]),
-    "unverified": both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
-    "search_text": both([{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], FILTERS),
-    "stats": FILTERS,
-    "sink_report": both(FILTERS, [{}, *CORRECT]),
-    "context_or_prompt": [*FILTERS, *CORRECT],
+    "heads_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, *ORIGIN, *SINK, {"min_share": 0.2}]),
+    "motifs_across": both([{}, *TOKEN], [*FILTERS, *CORRECT, *ORIGIN, *SINK, {"min_share": 0.3}, {"motif": "emb>L0.mlp>out"}]),
+    "compositions_across": both(
+        [{}, TOKEN[0]], [*FILTERS, *CORRECT, *ORIGIN, {"min_weight": 0.5}, {"src": "emb"}, {"dst": "out"}, {"via": "V"}]
+    ),
+    "outputs_of_head": both(HEADS, both([{}, TOKEN[0]], [*FILTERS, *CORRECT, *ORIGIN, *SINK, {"min_share": 0.2}])),
+    "induction_heads": [*both(FILTERS, [{}, *CORRECT, {"min_outputs": 2}]), *ORIGIN, *SINK, {"min_share": 0.1}],
+    "correct_or_wrong": both([{}, *TOKEN], [*FILTERS, *ORIGIN[:3], *SINK, {"min_share": 0.1}]),
+    "correct_or_wrong_tokens": both([{}, {"sink": True}], both([{}, *TOKEN], [*FILTERS, *ORIGIN[:3], {"min_share": 0.1}])),
+    "list_traces": [*FILTERS, {"since": 1_700_000_000_004}, {"older_than": 1_700_000_000_004}, *TIES, *CORRECT, *ORIGIN],
+    "list_outputs": both([{}, *TOKEN], [*FILTERS, *CORRECT, *ORIGIN]),
+    "disagreement": [
+        *both(FILTERS[:3], [{}, *KINDS, {"min_ranks": 1}]),
+        *both([{}, {"min_ranks": 1}], [*FILTERS[3:], *CORRECT, *ORIGIN, *SINK]),
+    ],
+    "unverified": [
+        *both(FILTERS[:3], [{}, {"kind": "mean_embedding"}, {"top": 1}, {"top": 100}]),
+        *both([{"top": 100}], [*FILTERS[3:], *CORRECT, *ORIGIN, *SINK, {"min_share": 0.1}]),
+    ],
+    "search_text": both(
+        [{"text": "cat sat"}, {"text": "MARY"}, {"text": "MARY", "ignore_case": False}, {"text": "zz"}], [*FILTERS, *CORRECT, *ORIGIN]
+    ),
+    "stats": [*FILTERS, *CORRECT, *ORIGIN],
+    "sink_report": [*both(FILTERS, [{}, *CORRECT]), *ORIGIN, {"min_share": 0.2}],
+    "context_or_prompt": [*FILTERS, *CORRECT, *ORIGIN, *SINK, {"min_share": 0.3}],
     "compare_models": both(
         [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "rival"}, {"a": "other", "b": "other", "step_a": 500, "step_b": 900}],
-        [{}, {"min_share": 0.2}, {"dataset": "facts"}, {"method": "value"}, {"tag": "easy"}, {"until": 1_700_000_000_004}],
+        [
+            {},
+            {"min_share": 0.2},
+            {"dataset": "facts"},
+            {"method": "value"},
+            {"tag": "easy"},
+            {"until": 1_700_000_000_004},
+            *CORRECT,
+            *ORIGIN,
+            *SINK,
+        ],
     ),
     "compare_models_tokens": both(
         [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "other", "step_b": 900}],
-        [{}, {"min_share": 0.2}, {"dataset": "facts", "split": "test"}],
+        [{}, {"min_share": 0.2}, {"dataset": "facts", "split": "test"}, *CORRECT, *ORIGIN, *SINK],
     ),
     "compare_variants": both(
         [{"a": "clean", "b": "corrupt"}],
-        [{}, {"dataset": "facts"}, {"model_id": "other"}, {"split": "test"}, {"tag": "easy"}, {"since": 1_700_000_000_004}],
+        [
+            {},
+            {"dataset": "facts"},
+            {"model_id": "other"},
+            {"split": "test"},
+            {"tag": "easy"},
+            {"since": 1_700_000_000_004},
+            *CORRECT,
+            *ORIGIN,
+            *SINK,
+        ],
     ),
-    "compare_variants_tokens": both([{"a": "clean", "b": "corrupt"}, {"a": "corrupt", "b": "clean"}], [{}, {"method": "frozen"}]),
+    "compare_variants_tokens": both(
+        [{"a": "clean", "b": "corrupt"}, {"a": "corrupt", "b": "clean"}], [{}, {"method": "frozen"}, *CORRECT, *ORIGIN, *SINK]
+    ),
 }
 OF_OUTPUT: dict[str, list[Params]] = {
     "drivers": both([{"by": "direct"}, {"by": "total"}, {"by": "score"}], [{}, {"sink": False}]),
@@ -82,7 +117,7 @@ OF_OUTPUT: dict[str, list[Params]] = {
     "driver_paths": [{}],
     "span_drivers": [{}, {"own": True}, {"kind": "document"}, {"kind": "step", "own": True}],
     "thought_chain": [{}, {"width": 8, "hops": 6}, {"width": 1}, {"hops": 0}, {"hops": 1, "width": 2}],
-    "similar_mechanism": [{}, {"any_model": True}, {"min_cosine": 0.5}],
+    "similar_mechanism": [{}, {"min_cosine": 0.5}, *both([{"any_model": True}], [*FILTERS, *CORRECT, *ORIGIN])],
     "check_conservation": TOLERANCES,
     "conservation_summary": TOLERANCES,
     "check_closure": TOLERANCES,
@@ -115,6 +150,7 @@ def test_checks_over_everything_and_over_one_trace(store: Store, oracle: Oracle,
     for tolerance in TOLERANCES:
         compare(store, oracle, query, tolerance)
         compare(store, oracle, query, {"trace_id": traces[-1].trace_id, **tolerance})
+    assert max(compare(store, oracle, query, {"tolerance": 0.0, **more}) for more in (*FILTERS, *CORRECT, *ORIGIN)) > 0
 
 
 @pytest.mark.parametrize("params", both([{"by": "score"}, {"by": "total"}], [{}, {"steps_only": True}]))

@@ -24,7 +24,7 @@ from tracestore.store.neo4j.writing import edge_statement
 
 OUTPUT = f"{'0' * 32}:3:17"
 SAMPLES: dict[str, object] = {"output_id": OUTPUT, "trace_id": "0" * 32, "text": " the", "output_uid": 4_294_967_300}
-BESIDE: dict[str, object] = {"model_id": "m", "dataset": "facts", "correct": True}
+BESIDE: dict[str, object] = {"model_id": "m", "dataset": "facts", "correct": True, "origin": "generated"}
 """Filters that must not turn a seek into a scan."""
 
 _NAMED = re.compile(r"([A-Z]\w+)\.(?:(\w+)|\(([^)]*)\))")

@@ -81,6 +81,7 @@ OPTIONS: dict[str, st.SearchStrategy[object]] = {
     "split": st.sampled_from(["train", "test"]),
     "correct": st.booleans(),
     "origin": st.sampled_from(["prompt", "generated"]),
+    "driver_origin": st.sampled_from(["prompt", "generated"]),
     "min_share": st.sampled_from([0.05, 0.3]),
     "min_cosine": st.sampled_from([-0.5, 0.5]),
     "min_outputs": st.integers(1, 3),

@@ -64,8 +64,27 @@ class Oracle:
         """Yield (Output, Trace) that pass every filter that is on."""
         for output in self.nodes("Output"):
             trace = self.trace_of(output)
-            if self._passes(output, p, ("output_id", "correct")) and self.trace_passes(trace, p):
+            if self.output_passes(output, p) and self.trace_passes(trace, p):
                 yield output, trace
+
+    def output_passes(self, output: Row, p: Params) -> bool:
+        """Does an Output pass the filters on Outputs?"""
+        return self._passes(output, p, ("output_id", "correct")) and p.get("origin") in (None, *self.origins(output))
+
+    def origins(self, output: Row) -> set[str]:
+        """Tell where the tokens came from that an Output was about."""
+        emitted = (dst for _, dst, edge in self.graph.out_edges(output["key"], data=True) if edge["type"] == "EMITS")
+        return {self.graph.nodes[token]["origin"] for token in emitted}
+
+    def has_output(self, trace: Row, p: Params) -> bool:
+        """Has a trace an Output that passes the filters on Outputs, where one is on?"""
+        wanted = any(p.get(name) is not None for name in ("correct", "origin"))
+        return not wanted or any(self.output_passes(output, p) for output, _ in self.entering(trace, "OF", "Output"))
+
+    def is_sink(self, output: Row, pos: int | None) -> bool | None:
+        """Is the token at a position before an Output a sink? None: there is none."""
+        found = (token["sink"] for token, _ in self.entering(output, "INFLUENCES", "Token") if token["pos"] == pos)
+        return next(found, None)
 
     def predicted(self, p: Params) -> Iterator[tuple[Row, Row]]:
         """Yield the same, `token_id` and `text` being the predicted token's."""
@@ -107,7 +126,7 @@ def _drivers_across(g: Oracle, p: Params) -> Iterator[Row]:
     for output, trace in g.predicted(p):
         tokens: dict[tuple[int, str | None], list[Row]] = defaultdict(list)
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
-            if (p["sink"] or not token["sink"]) and p["origin"] in (None, token["origin"]):
+            if (p["sink"] or not token["sink"]) and p["driver_origin"] in (None, token["origin"]):
                 tokens[token["token_id"], token["text"]].append(edge)
         for key, edges in tokens.items():
             share = sum(edge["share"] for edge in edges)
@@ -132,7 +151,8 @@ def _drivers_across(g: Oracle, p: Params) -> Iterator[Row]:
 def _outputs_driven_by(g: Oracle, p: Params) -> Iterator[Row]:
     for output, trace in g.outputs(p):
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
-            wanted = Oracle._passes(token, p, ("token_id", "text", "origin")) and (p["sink"] or not token["sink"])
+            wanted = Oracle._passes(token, p, ("token_id", "text")) and p["driver_origin"] in (None, token["origin"])
+            wanted = wanted and (p["sink"] or not token["sink"])
             if wanted and edge["share"] >= p["min_share"]:
                 row = {
                     "trace_id": trace["trace_id"],
@@ -149,38 +169,38 @@ def _heads(g: Oracle, p: Params) -> dict[tuple[str, int, int], list[tuple[Row, R
     groups: dict[tuple[str, int, int], list[tuple[Row, Row]]] = defaultdict(list)
     for output, trace in g.predicted(p):
         for head, _ in g.entering(output, "OF", "HeadSummary"):
-            groups[trace["model_id"], head["layer"], head["head"]].append((head, output))
+            enough = p.get("min_share") is None or head["share"] >= p["min_share"]
+            if enough and p.get("sink") in (None, g.is_sink(output, head["top_source_pos"])):
+                groups[trace["model_id"], head["layer"], head["head"]].append((head, output))
     return groups
 
 
 def _heads_across(g: Oracle, p: Params) -> Iterator[Row]:
     for (model, layer, number), members in _heads(g, p).items():
-        heads = [head for head, _ in members if head["share"] >= p["min_share"]]
-        if heads:
-            shares = [head["share"] for head in heads]
-            yield {
-                "model_id": model,
-                "layer": layer,
-                "head": number,
-                "outputs": len(heads),
-                "share_mean": _mean(shares),
-                "share_max": max(shares),
-                "share_sum": sum(shares),
-                "relevance_mean": _mean([h["relevance"] for h in heads]),
-                "offset_mean": _mean([h["offset"] for h in heads]),
-                "induction_rate": _mean([float(h["induction"]) for h in heads]),
-            }
+        heads = [head for head, _ in members]
+        shares = [head["share"] for head in heads]
+        yield {
+            "model_id": model,
+            "layer": layer,
+            "head": number,
+            "outputs": len(heads),
+            "share_mean": _mean(shares),
+            "share_max": max(shares),
+            "share_sum": sum(shares),
+            "relevance_mean": _mean([h["relevance"] for h in heads]),
+            "offset_mean": _mean([h["offset"] for h in heads]),
+            "induction_rate": _mean([float(h["induction"]) for h in heads]),
+        }
 
 
 def _outputs_of_head(g: Oracle, p: Params) -> Iterator[Row]:
     own = ("share", "relevance", "top_source_pos", "top_query_pos", "induction")
     for (model, layer, number), members in _heads(g, p).items():
         for head, output in members if (layer, number) == (p["layer"], p["head"]) else []:
-            if head["share"] >= p["min_share"]:
-                trace = g.trace_of(output)
-                row = {"trace_id": trace["trace_id"], "model_id": model, "trace_text": trace["text"]}
-                row |= {name: output[name] for name in ("output_id", "pos", "token_id", "text", "prob", "correct")}
-                yield row | {name: head[name] for name in own}
+            trace = g.trace_of(output)
+            row = {"trace_id": trace["trace_id"], "model_id": model, "trace_text": trace["text"]}
+            row |= {name: output[name] for name in ("output_id", "pos", "token_id", "text", "prob", "correct")}
+            yield row | {name: head[name] for name in own}
 
 
 def _induction_heads(g: Oracle, p: Params) -> Iterator[Row]:
@@ -227,7 +247,10 @@ def _correct_or_wrong_tokens(g: Oracle, p: Params) -> Iterator[Row]:
             if p["sink"] or not token["sink"]:
                 group = shares[trace["model_id"], token["token_id"], token["text"]]
                 group[output["key"]] = (output["correct"], group.get(output["key"], (True, 0.0))[1] + edge["share"])
-    for (model, token_id, text), group in shares.items():
+    for (model, token_id, text), every in shares.items():
+        group = {key: (correct, share) for key, (correct, share) in every.items() if share >= p["min_share"]}
+        if not group:
+            continue
         mean = {side: sum(s for correct, s in group.values() if correct is side) / sides[model][side] for side in (True, False)}
         found = {side: sum(1 for correct, _ in group.values() if correct is side) for side in (True, False)}
         row = {"model_id": model, "token_id": token_id, "text": text, "difference": mean[True] - mean[False]}
@@ -236,8 +259,9 @@ def _correct_or_wrong_tokens(g: Oracle, p: Params) -> Iterator[Row]:
 
 
 def _similar_mechanism(g: Oracle, p: Params) -> Iterator[Row]:
-    for output, trace in g.outputs(p):
-        for other, its in ((o, g.trace_of(o)) for o in g.nodes("Output")):
+    mine = {name: p[name] for name in ("output_id", "output_uid")}
+    for output, trace in g.outputs(mine):
+        for other, its in g.outputs({**p, "output_id": None}):
             a, b = output["head_vector"], other["head_vector"]
             shape = all(trace[name] == its[name] for name in ("n_layers", "n_heads")) and len(a) == len(b)
             norm = math.sqrt(sum(x * x for x in a)) * math.sqrt(sum(x * x for x in b)) if shape else 0.0
@@ -295,7 +319,7 @@ def _check_closure(g: Oracle, p: Params) -> Iterator[Row]:
 def _list_traces(g: Oracle, p: Params) -> Iterator[Row]:
     for trace in g.nodes("Trace"):
         older = p["older_than"] is None or (-trace["created_at"], trace["trace_id"]) > (-p["older_than"], p["after_id"])
-        if older and g.trace_passes(trace, p) and (p["since"] is None or trace["created_at"] >= p["since"]):
+        if older and g.trace_passes(trace, p) and g.has_output(trace, p):
             items = [item["item_id"] for item, _ in g.entering(trace, "OF", "Item")]
             own = ("trace_id", "model_id", "method", "created_at", "n_tokens", "n_prompt_tokens", "closure", "text")
             row = {"outputs": len(list(g.entering(trace, "OF", "Output"))), "items": len(items), "item_id": min(items, default=None)}
@@ -313,7 +337,7 @@ def _search_text(g: Oracle, p: Params) -> Iterator[Row]:
     for trace in g.nodes("Trace"):
         text, wanted = trace["text"] or "", p["text"]
         hit = wanted in text or (p["ignore_case"] and wanted.lower() in text.lower())
-        if trace["text"] is not None and hit and g.trace_passes(trace, p):
+        if trace["text"] is not None and hit and g.trace_passes(trace, p) and g.has_output(trace, p):
             yield {name: trace[name] for name in ("trace_id", "model_id", "created_at", "n_tokens", "text")}
 
 
@@ -323,7 +347,7 @@ def _stats(g: Oracle, p: Params) -> Iterator[Row]:
         if g.trace_passes(trace, p):
             groups[trace["model_id"], trace["method"]].append(trace)
     for (model, method), traces in groups.items():
-        outputs = [output for trace in traces for output, _ in g.entering(trace, "OF", "Output")]
+        outputs = [output for trace in traces for output, _ in g.entering(trace, "OF", "Output") if g.output_passes(output, p)]
         means = {name: _mean([o[name] for o in outputs]) for name in ("closure", "attention_kept", "sink_mass", "mlp_share", "prob")}
         row = {"model_id": model, "method": method, "traces": len(traces), "tokens": sum(t["n_tokens"] for t in traces)}
         row |= {"items": sum(len(list(g.entering(t, "OF", "Item"))) for t in traces), "outputs": len(outputs)}
@@ -349,7 +373,7 @@ def _disagreement(g: Oracle, p: Params) -> Iterator[Row]:
     for output, _ in g.outputs(p):
         groups: dict[tuple[str, bool], list[tuple[Row, Row]]] = defaultdict(list)
         for source, edge in _newest_knockouts(g, output, p["kind"]):
-            if edge["estimate"] is not None:
+            if edge["estimate"] is not None and p["sink"] in (None, bool(source.get("sink"))):
                 groups[edge["kind"], source["label"] == "Span"].append((source, edge))
         for (kind, _), members in groups.items():
             for source, edge in members:
@@ -367,7 +391,8 @@ def _unverified(g: Oracle, p: Params) -> Iterator[Row]:
     for output, _ in g.outputs(p):
         tried = {source["key"] for source, _ in _newest_knockouts(g, output, p["kind"])}
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
-            if edge["rank_direct"] <= p["top"] and token["pos"] < output["pos"] and not token["sink"] and token["key"] not in tried:
+            counts = edge["rank_direct"] <= p["top"] and edge["share"] >= p["min_share"] and (p["sink"] or not token["sink"])
+            if counts and token["pos"] < output["pos"] and token["key"] not in tried:
                 row = {name: edge[name] for name in ("score", "direct", "share", "rank_direct")}
                 row |= {name: token[name] for name in ("pos", "token_id", "text")}
                 yield row | {"output_id": output["output_id"], "output_text": output["text"]}
@@ -381,7 +406,7 @@ def _sink_report(g: Oracle, p: Params) -> Iterator[Row]:
     found: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
     for output, trace in g.outputs(p):
         sinks = [edge for token, edge in g.entering(output, "INFLUENCES", "Token") if token["sink"]]
-        if sinks:
+        if sinks and output["sink_mass"] >= p["min_share"]:
             sums = tuple(sum(edge[name] for edge in sinks) for name in ("score", "direct"))
             found[trace["model_id"], trace["method"]].append((output["sink_mass"], *sums))
     for (model_id, method), rows in found.items():

@@ -28,7 +28,8 @@ def motifs_across(g: Oracle, p: Params) -> Iterator[Row]:
     for output, trace in g.predicted(p):
         motifs: dict[str, list[Row]] = defaultdict(list)
         for path, _ in g.entering(output, "OF", "Path"):
-            if p["motif"] in (None, path["motif"]):
+            begins = p["sink"] in (None, g.is_sink(output, path["source_pos"]))
+            if begins and p["motif"] in (None, path["motif"]):
                 motifs[path["motif"]].append(path)
         for motif, paths in motifs.items():
             share = sum(path["share"] for path in paths)

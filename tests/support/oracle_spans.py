@@ -31,12 +31,17 @@ def context_or_prompt(g: Oracle, p: Params) -> Iterator[Row]:
     for output, trace in g.outputs(p):
         for label in ("Token", "Span"):
             for source, edge in g.entering(output, "INFLUENCES", label):
+                if not p["sink"] and source.get("sink"):
+                    continue
                 kind = "origin" if label == "Token" else source["kind"]
                 name = source["origin"] if label == "Token" else source["ref"] if kind == "role" else None
                 sums = groups[trace["model_id"], kind, name][output["key"]]
                 sums[0] += edge["share"]
                 sums[1] += edge["score"]
-    for (model, kind, name), outputs in groups.items():
+    for (model, kind, name), every in groups.items():
+        outputs = {key: sums for key, sums in every.items() if sums[0] >= p["min_share"]}
+        if not outputs:
+            continue
         count, share, score = len(outputs), sum(s for s, _ in outputs.values()), sum(s for _, s in outputs.values())
         row = {"model_id": model, "kind": kind, "name": name, "outputs": count}
         yield row | {"share_mean": share / count, "share_sum": share, "score_mean": score / count}
@@ -94,13 +99,13 @@ def _model_pairs(g: Oracle, p: Params) -> Iterator[Pair]:
         for b in traces:
             same = b["prompt_hash"] == a["prompt_hash"] and b["method"] == a["method"] and b["key"] != a["key"]
             if same and b["model_id"] == p["b"] and p["step_b"] in (None, b["checkpoint_step"]):
-                yield from ((x, a, y, b, a["prompt_hash"]) for x, y in _outputs(g, a, b) if x["pos"] == y["pos"])
+                yield from ((x, a, y, b, a["prompt_hash"]) for x, y in _outputs(g, p, a, b) if x["pos"] == y["pos"])
 
 
-def _outputs(g: Oracle, a: Row, b: Row) -> Iterator[tuple[Row, Row]]:
+def _outputs(g: Oracle, p: Params, a: Row, b: Row) -> Iterator[tuple[Row, Row]]:
     for one, _ in g.entering(a, "OF", "Output"):
         for other, _ in g.entering(b, "OF", "Output"):
-            if _width(one) == _width(other):
+            if _width(one) == _width(other) and g.output_passes(one, {"correct": p["correct"], "origin": p["origin"]}):
                 yield one, other
 
 
@@ -120,7 +125,7 @@ def _variant_pairs(g: Oracle, p: Params) -> Iterator[Pair]:
             same = a["model_fingerprint"] == b["model_fingerprint"] and a["method"] == b["method"] and a["key"] != b["key"]
             if passes and same and (a["key"], b["key"], one["item_id"]) not in seen:
                 seen.add((a["key"], b["key"], one["item_id"]))
-                for x, y in _outputs(g, a, b):
+                for x, y in _outputs(g, p, a, b):
                     if x["pos"] - a["n_prompt_tokens"] == y["pos"] - b["n_prompt_tokens"]:
                         yield x, a, y, b, one["item_id"]
 
@@ -135,6 +140,8 @@ def _heads(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
     for one, _, other, _, _ in listed:
         for side, output in (("a", one), ("b", other)):
             for head, _ in g.entering(output, "OF", "HeadSummary"):
+                if p["sink"] not in (None, g.is_sink(output, head["top_source_pos"])):
+                    continue
                 for name in ("share", "relevance"):
                     sums[head["layer"], head["head"]][f"{name}_{side}"] += head[name] / len(listed)
     for (layer, head_number), values in sums.items():
@@ -150,7 +157,7 @@ def _tokens(g: Oracle, p: Params, pairs: Iterable[Pair], join: str) -> Iterator[
         theirs = {token["pos"]: (token, edge) for token, edge in g.entering(other, "INFLUENCES", "Token")}
         for token, edge in g.entering(one, "INFLUENCES", "Token"):
             found = theirs.get(token["pos"] + shift)
-            if found is None or token["sink"] or (not variants and found[0]["token_id"] != token["token_id"]):
+            if found is None or (token["sink"] and not p["sink"]) or (not variants and found[0]["token_id"] != token["token_id"]):
                 continue
             row = {join: key, "output_id_a": one["output_id"], "output_id_b": other["output_id"], "pos": token["pos"]}
             row |= {"said_a": one["text"], "said_b": other["text"], "share_a": edge["share"], "share_b": found[1]["share"]}

@@ -22,6 +22,11 @@ tracestore query drivers -p output_id=... -p k=8 --store graph.lbug
 In Python: `store.query("drivers", output_id=..., k=8)`. A parameter that is *optional* filters only when it is given. All queries see
 complete (READY) traces only. Weights, scores and relevance are in logits; a share is between 0 and 1.
 
+Every query over many prompts filters by `model_id`, `method`, `dataset`, `split`, `tag`, `session_id`, time (`since`, `until`), `origin`
+and `correct` of the predictions, `min_share`, and with or without attention sinks (`sink`), or says why one of these means nothing to it.
+`origin` is that of the token a prediction was about: a prediction that nothing follows in the text (as `targets="last"` gives on a bare
+prompt) has none.
+
 ## Ad-hoc Cypher
 
 `tracestore query "MATCH ..."` runs one statement that reads: it must begin with MATCH, OPTIONAL MATCH, WITH, UNWIND, RETURN, CALL,
@@ -64,6 +69,8 @@ def _section(found: CatalogueEntry) -> Iterator[str]:
     yield ""
     for group in header.needs:
         yield f"Exactly one of {', '.join(f'`{name}`' for name in group)} must be given.\n"
+    for name, why in header.without:
+        yield f"Takes no `{name}`: {why}.\n"
     yield "| column | type | meaning |"
     yield "|---|---|---|"
     for column in header.columns:

@@ -35,7 +35,14 @@ _RANGE: Final = re.compile(r"(-?[\d.]+)?\.\.(-?[\d.]+)?")
 _ORDER: Final = re.compile(r"(?P<down>-)?(?P<bar>\|)?(?P<name>\{?[a-z_]+\}?)(?(bar)\|)")
 _WHEN: Final = re.compile(r"\s*// when (\$\w+(?: or \$\w+)*)$")
 _REFERENCE: Final = re.compile(r"\$(\w+)")
+_WITHOUT: Final = re.compile(r"without (?P<name>[a-z_]+): (?P<why>\S.*)")
 _ONCE: Final = ("name", "question", "order", "rows", "seeks", "merge")
+
+FILTERS: Final = (
+    *("model_id", "method", "dataset", "split", "tag", "session_id", "since", "until", "origin", "correct"),
+    *("min_share", "sink"),
+)
+"""What every query over many prompts takes, or says why it does not (`without`)."""
 
 
 class HeaderError(ValueError):
@@ -74,6 +81,13 @@ class Header:
     rows: str
     seeks: str
     merge: str
+    without: tuple[tuple[str, str], ...] = ()  # (filter, why it means nothing here)
+
+    @property
+    def across(self) -> bool:
+        """Does the query answer over many prompts: can it be asked without naming an Output or a Trace, or does it go on to all of them?"""
+        named = any("output_id" in group for group in self.needs) or any(p.name == "trace_id" and p.required for p in self.parameters)
+        return not named or "then scans" in self.seeks
 
 
 def parse(text: str) -> tuple[Header, str]:
@@ -84,6 +98,7 @@ def parse(text: str) -> tuple[Header, str]:
     parameters: list[Parameter] = []
     columns: list[ResultColumn] = []
     needs: list[tuple[str, ...]] = []
+    without: list[tuple[str, str]] = []
     for line in lines[:count]:
         content = line.removeprefix("// ")
         key, separator, value = content.partition(": ")
@@ -93,6 +108,8 @@ def parse(text: str) -> tuple[Header, str]:
             columns.append(_column(content.removeprefix("column ")))
         elif key == "needs" and value.startswith("one of "):
             needs.append(tuple(value.removeprefix("one of ").split(", ")))
+        elif (found := _WITHOUT.fullmatch(content)) is not None:
+            without.append((found["name"], found["why"]))
         elif separator and key in _ONCE and key not in once and value.strip():
             once[key] = value.strip()
         else:
@@ -101,7 +118,7 @@ def parse(text: str) -> tuple[Header, str]:
     if missing:
         raise HeaderError(f"the header lacks {', '.join(missing)}")
     order = tuple(_order_key(part) for part in once.pop("order").split(", "))
-    header = Header(parameters=tuple(parameters), needs=tuple(needs), columns=tuple(columns), order=order, **once)
+    header = Header(parameters=tuple(parameters), needs=tuple(needs), columns=tuple(columns), order=order, without=tuple(without), **once)
     body = "\n".join(lines[count:]).strip() + "\n"
     for problem in _problems(header, body):
         raise HeaderError(f"{header.name}: {problem}")
@@ -169,6 +186,9 @@ def _problems(header: Header, body: str) -> Iterator[str]:
         yield "a parameter or column is described twice"
     if not columns:
         yield "no column is described"
+    for name, _ in header.without:
+        if name in parameters or name not in FILTERS:
+            yield f"without names {name}, which is a parameter here or no filter"
     for name in sorted(set(_REFERENCE.findall(body)) ^ set(parameters)):
         yield f"the parameter {name} is used and not described, or described and not used"
     for key in header.order:

@@ -14,6 +14,7 @@ import pytest
 from tracestore.errors import QueryError
 from tracestore.query import catalogue, check_read_only, entry, run_cypher, run_named
 from tracestore.query import catalogue as catalogue_function
+from tracestore.query.header import FILTERS
 from tracestore.query.parameters import Value
 from tracestore.store.base import Capabilities, Limits, Result, Store
 
@@ -60,6 +61,20 @@ def test_every_query_can_be_read_and_only_reads(dialect: str | None) -> None:
         statement, used = found.statement(nothing)
         check_read_only(statement)
         assert {name for name, value in used.items() if value is None} <= {p.name for p in found.header.parameters if p.required}
+
+
+@pytest.mark.parametrize("name", sorted(name for name, found in catalogue().items() if found.header.across))
+def test_a_query_over_many_prompts_takes_every_filter_or_says_why_not(name: str) -> None:
+    header = entry(name).header
+    taken = {p.name for p in header.parameters} | ({"model_id"} if {"a", "b"} <= {p.name for p in header.parameters} else set())
+    said = {name for name, _ in header.without}
+    assert set(FILTERS) - taken - said == set()
+    assert said <= {"min_share", "sink", "correct"}  # whose trace it is can be asked of every query
+
+
+def test_which_queries_are_over_many_prompts() -> None:
+    of_one = {name for name, found in catalogue().items() if not found.header.across}
+    assert of_one == {"drivers", "driver_heads", "driver_paths", "span_drivers", "step_graph", "thought_chain"}
 
 
 def test_an_override_is_used_in_its_dialect_only() -> None:

@@ -15,6 +15,7 @@ GOOD = """// name: sample
 // param by: string(a|b) = a -- what to rank by
 // param low: float(..0.5) = 0 -- lowest
 // needs: one of name, other
+// without sink: nothing flows here
 // column a: float -- first, logits
 // column b: int? -- second
 // order: -|{by}|, b
@@ -41,6 +42,7 @@ def test_a_header_is_read() -> None:
     assert [(c.name, c.type, c.nullable) for c in header.columns] == [("a", "float", False), ("b", "int", True)]
     assert header.order == (OrderKey("{by}", True, True), OrderKey("b"))
     assert (header.rows, header.merge) == ("k", "concatenate")
+    assert header.without == (("sink", "nothing flows here"),)
     assert body.startswith("MATCH (n:N)")
 
 
@@ -80,6 +82,9 @@ def test_lines_of_null_parameters_are_left_out() -> None:
         ("string(a|b) = a", "string(a|c) = a"),
         ("// needs: one of name, other", "// needs: one of name, k"),
         ("// needs: one of name, other", "// needs: name"),
+        ("// without sink: nothing flows here", "// without sink"),
+        ("// without sink: nothing flows here", "// without colour: it has none"),
+        ("// without sink: nothing flows here\n", "// param sink: bool? -- sinks\n// without sink: it has none\n"),
         ("LIMIT $k", "LIMIT 5"),
         ("LIMIT $k", "LIMIT $k + $m"),
         ("$name      // when $name", "$name"),

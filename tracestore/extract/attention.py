@@ -40,11 +40,20 @@ _HARMLESS: Final = frozenset(
 )
 
 
+@dataclass(slots=True)
+class HeadGradients:
+    """The gradients of one target at every query head's own values [H, T, D], and (`secant`) keys and queries [H, T, Dk], by layer."""
+
+    value: dict[int, Tensor] = field(default_factory=dict)
+    key: dict[int, Tensor] = field(default_factory=dict)
+    query: dict[int, Tensor] = field(default_factory=dict)
+
+
 class EdgeSink(Protocol):
     """What receives the edges of one target while its gradient runs backwards."""
 
     batch: int
-    value_gradients: dict[int, Tensor] | None  # layer -> gradient at every query head's values [H, T, D], where it is asked for
+    head_gradients: HeadGradients | None  # filled where it is asked for
 
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Take one tile: `rows` [R] query positions, `attention` and `weight` [H, R, J]."""
@@ -82,6 +91,7 @@ class AttentionState:
     record: list[tuple[Tensor, Tensor, Tensor]] | None = None  # when set, query, key and value go here and the run stops
     tap: bool = False  # for compositions and paths: keep every layer's part, detached, in `tapped`
     tapped: dict[int, KeptAttention] = field(default_factory=dict)
+    turning: Callable[[int, Tensor, Tensor], None] | None = None  # (layer, query, key), called where `tap` is set
     instead: Callable[[int, Pattern, Tensor, Tensor, Tensor], Tensor] | None = None  # knockouts: (layer, pattern, q, k, v) -> output
 
 
@@ -230,8 +240,8 @@ def _backward_one(
         linear = value - bias[:, None].to(value.dtype)
     row_mass = gz.new_zeros(heads, gz.shape[0])
     per_head = None
-    if sink is not None and sink.value_gradients is not None:
-        per_head = sink.value_gradients[layer] = value.new_zeros(heads, *value.shape[1:])
+    if sink is not None and sink.head_gradients is not None:
+        per_head = sink.head_gradients.value[layer] = value.new_zeros(heads, *value.shape[1:])
     for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
         whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
         span = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
@@ -308,6 +318,8 @@ def frozen_attention(
         state.kept[layer] = KeptAttention(query, key, value, out, pattern)
     if state.tap:
         state.tapped[layer] = KeptAttention(query.detach(), key.detach(), value.detach(), out.detach(), pattern)
+        if state.turning is not None:
+            state.turning(layer, query, key)
     return out, None
 
 

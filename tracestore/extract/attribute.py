@@ -112,18 +112,23 @@ class Attributor:
                 raise
         return self._wiring
 
-    @property
-    def without_compositions(self) -> str | None:
-        """Why the model has neither compositions nor paths, or None."""
+    def without_compositions(self, method: Rule = "frozen") -> str | None:
+        """Say why the model has neither compositions nor paths by a method, or None."""
         try:
-            return None if self.wiring else ""
+            wiring = self.wiring
         except UnsupportedModelError as error:
             return str(error)
+        unread = next((layer for layer, found in enumerate(wiring) if found.address is None), None)
+        if method != "secant" or unread is None:
+            return None
+        return (
+            f"{type(self.model).__name__} has no compositions and paths by the method secant: its queries or keys in layer {unread} are no "
+            "slice of one linear layer's output, rotated and scaled"
+        )
 
-    @property
-    def without_paths(self) -> str | None:
-        """Why the model has no paths, or None."""
-        if (refused := self.without_compositions) is not None:
+    def without_paths(self, method: Rule = "frozen") -> str | None:
+        """Say why the model has no paths by a method, or None."""
+        if (refused := self.without_compositions(method)) is not None:
             return refused
         reasons = ((layer, call.refused) for layer, wiring in enumerate(self.wiring) for call in wiring.calls)
         found = next(((layer, reason) for layer, reason in reasons if reason is not None), None)
@@ -174,6 +179,8 @@ class Attributor:
         layer_of = {id(m): i for i, block in enumerate(self.layout.blocks) for m in block.layer.modules()}
         state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep, tap=tap)
         capture = Capture(self.layout, self.norms, state)
+        if tap and method == "secant" and self.without_compositions(method) is None:
+            capture.readings = tuple(wiring.address for wiring in self.wiring if wiring.address is not None)
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
                 self._value_bias = find_value_bias(self.model, self.layout, self.norms, state, {"input_ids": ids, **given})
@@ -352,12 +359,15 @@ class ForwardPass:
 
     def steps(self, batch: int = 0) -> PathSteps:
         """Give what compositions and paths of one batch row share. Raises UnsupportedModelError where a model has none."""
+        refused = self.attributor.without_compositions(self.capture.state.method)
+        if refused is not None:
+            raise UnsupportedModelError(refused)
         if batch not in self._steps:
             self._steps[batch] = PathSteps(self.attributor, Writers(self.capture, self.attributor.wiring, batch))
         return self._steps[batch]
 
     def _walk(self, seeds: frozen.Seeds, final_bias: Floats, wanted: int, batch: int) -> Paths:
-        refused = self.attributor.without_paths
+        refused = self.attributor.without_paths(self.capture.state.method)
         if refused is not None:
             raise UnsupportedModelError(refused)
         return find_paths(self.steps(batch), seeds, final_bias, wanted)

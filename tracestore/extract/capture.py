@@ -8,7 +8,7 @@ what is missing.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from tracestore.errors import UnsupportedModelError
-from tracestore.extract.attention import AttentionState
+from tracestore.extract.address_wiring import AddressReading, Turn
+from tracestore.extract.attention import AttentionState, HeadGradients
 from tracestore.extract.families.private import CONSTANTS, writer_of
 from tracestore.extract.freeze import weight_and_bias
 from tracestore.extract.layout import BlockLayout, FeedForward, ModelLayout
@@ -47,10 +48,10 @@ class NodeSums:
 
 @dataclass(slots=True)
 class ReaderGradients:
-    """What one backward pass leaves for the compositions, per layer: the gradient at every query head's values [H, T, D] and the one at
-    what the MLP reads [T, d]."""
+    """What one backward pass leaves for the compositions: the gradients at every head's inputs, and per layer the one at what the MLP reads
+    [T, d]."""
 
-    values: dict[int, Tensor] = field(default_factory=dict)
+    heads: HeadGradients = field(default_factory=HeadGradients)
     mlp: dict[int, Tensor] = field(default_factory=dict)
 
     def add_mlp(self, layer: int, g: Tensor) -> None:
@@ -78,6 +79,9 @@ class Capture:
     watched: list[Tensor] = field(default_factory=list)
     written: dict[int, list[Tensor]] = field(default_factory=dict)  # layer -> what its MLPs write
     attended: dict[int, Tensor] = field(default_factory=dict)  # layer -> output of its attention module
+    readings: Sequence[tuple[AddressReading, AddressReading]] = ()  # of every layer's queries and keys, where `turns` are asked for
+    turns: dict[int, tuple[Turn, Turn]] = field(default_factory=dict)  # layer -> of its queries, of its keys
+    _projected: dict[nn.Module, Tensor] = field(default_factory=dict)  # what the linear layers of `readings` gave, until it is used
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -97,6 +101,11 @@ class Capture:
                 if self.state.keep:
                     add(writer_of(block.attention).register_forward_hook(self._attend(layer)))
                 self._watch_biases(layer, block, add)
+            for module in {reading.module for pair in self.readings for reading in pair}:
+                add(module.register_forward_hook(self._project))
+            if self.readings:
+                me = ref(self)  # the state is known to the graph, which may not know its own tensors
+                self.state.turning = lambda layer, query, key: _turn(me(), layer, query, key)
             add(self.layout.final_norm.register_forward_pre_hook(self._enter(len(self.layout.blocks)), with_kwargs=True))
             add(self.layout.final_norm.register_forward_hook(self._finish))
             yield
@@ -228,6 +237,10 @@ class Capture:
 
         x.register_hook(hook)  # type: ignore[no-untyped-call]
 
+    def _project(self, module: nn.Module, _: tuple[Any, ...], output: Tensor) -> None:
+        if self.state.record is None:
+            self._projected[module] = output
+
     def _finish(self, _: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
         self.final = output
 
@@ -247,6 +260,16 @@ class Capture:
         if self.sums is None:
             raise RuntimeError("a backward pass runs outside `attribute`")
         return self.sums
+
+
+def _turn(capture: Capture | None, layer: int, query: Tensor, key: Tensor) -> None:
+    """Note what became of a layer's queries and keys behind the linear layers that made them."""
+    assert capture is not None
+    made = zip(capture.readings[layer], (query, key), strict=True)
+    first, second = (reading.turn(x, capture._projected[reading.module]) for reading, x in made)
+    capture.turns[layer] = (first, second)
+    for reading in capture.readings[layer]:
+        capture._projected.pop(reading.module, None)
 
 
 def bias_of(module: nn.Module, norms: Mapping[nn.Module, FrozenNorm]) -> Tensor | None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracestore.extract.attention import HeadGradients
 from tracestore.extract.attribution import KEY, QUERY, VALUE, AttentionEdges, Floats, HeadTops
 
 
@@ -54,7 +55,7 @@ class EdgeCollector:
         self.query = like.new_zeros(shape)
         self.relevance = like.new_zeros(shape)
         self.bias = like.new_zeros(shape)
-        self.value_gradients: dict[int, Tensor] | None = None  # layer -> [H, T, D], filled where compositions are asked for
+        self.head_gradients: HeadGradients | None = None  # filled where compositions are asked for
         open_keys = torch.tensor([key for key in range(shape[2]) if key not in sinks], dtype=torch.int64, device=like.device)
         self._groups = (open_keys, torch.tensor(sorted(sinks), dtype=torch.int64, device=like.device))
         self._top = like.new_zeros(2, layers, heads)  # over the two groups of keys

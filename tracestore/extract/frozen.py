@@ -71,7 +71,7 @@ def explain(
     collector = EdgeCollector((layers, capture.state.heads, length), seeds.positions, max_edges, x0.detach(), batch, seeds.sinks)
     capture.sums, capture.batch = NodeSums.zeros(layers, length, x0.detach()), batch
     capture.state.sink, capture.readers = collector, readers
-    collector.value_gradients = None if readers is None else readers.values
+    collector.head_gradients = None if readers is None else readers.heads
     try:
         rows = final[batch, list(seeds.positions)]
         (gradient,) = torch.autograd.grad(rows, x0, grad_outputs=seeds.vectors, retain_graph=retain)

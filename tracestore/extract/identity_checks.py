@@ -14,8 +14,8 @@ from tracestore.extract.attention import KeptAttention, probabilities
 from tracestore.extract.attribute import ForwardPass
 from tracestore.extract.attribution import KEY, QUERY, VALUE
 from tracestore.extract.capture import Capture, NodeSums
+from tracestore.extract.scores import Scores, tile_scores
 from tracestore.extract.secant import secant_row
-from tracestore.extract.secant_attention import Scores, tile_scores
 
 
 def pull(capture: Capture, output: Tensor, inputs: list[Tensor], seed: Tensor) -> tuple[list[Tensor], NodeSums]:

@@ -1,11 +1,17 @@
 """One step backwards along a path, for many paths of one layer at once: exact, with every path's own gradient vector.
 
-    through head (l,h) at i:  gz = W_O^h' c P' g(i)        its edges a_ij < gz, v_j > and the part of its values that biases make
-    ... V to j:               g(j) = a_ij D_j' W_V' gz
+    through head (l,h) at i:  gz = W_O^h' c P' g(i)        its edges and what its biases contribute, by channel:
+      frozen   V              a_ij < gz, v_j >
+      secant   V              W_ij < gz, v_j >             W and ds by the rule in `secant`, f = half ds cap(r)/r scale
+               K              f_ij < q_i, k_j >
+               Q              < dq_i, q_i >                dq_i = sum over j of f_ij k_j
+    ... V to j:               g(j) = a_ij (or W_ij) D_j' W_V' gz
+    ... K to j:               g(j) = D_j' W_K' M_j' f_ij q_i              M: positions and norms of queries and keys, see `address_wiring`
+    ... Q to i itself:        g(i) = D_i' W_Q' M_i' dq_i
     through the MLP at i:     g(i) = D' ( gradient of the MLP itself, run again on the rows in question )
 
-The MLP is the model's own module under the frozen patch, so whatever the patch makes of activations, gates and experts holds here too;
-that it writes again what it wrote in the forward pass is checked every time.
+The MLP is the model's own module under the method's patch, so whatever the patch makes of activations, gates and experts holds here too;
+that it writes again what it wrote in the forward pass is checked every time. Terms added to the scores and sinks count as biases of keys.
 """
 
 from __future__ import annotations
@@ -17,12 +23,16 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tracestore.errors import ConservationError
-from tracestore.extract.attention import AttentionState, probabilities
+from tracestore.extract.attention import AttentionState
+from tracestore.extract.attribution import KEY, QUERY, VALUE
 from tracestore.extract.capture import bias_of
 from tracestore.extract.families.private import CONSTANTS
 from tracestore.extract.freeze import frozen
+from tracestore.extract.scores import by_group, pair_scores
+from tracestore.extract.secant import HALF
 from tracestore.extract.writers import Writers
 
 if TYPE_CHECKING:
@@ -36,12 +46,15 @@ RERUN_TOLERANCE = 1e-4
 
 @dataclass(frozen=True, slots=True)
 class HeadStep:
-    """`gz` [n, D] gradients at the heads' outputs, `attention` and edge weights [n, T], weights of the values' biases [n]."""
+    """What heads see, for n of them; `edges` and `bias` by channel: V alone, or V, K and Q.
 
-    gz: Tensor
-    attention: Tensor
+    `edges` [n, T] or [n, T + T + 1] (values by source, keys by source, the query), `bias` [n, 1 or 3]; `passed` [n, ...] is what
+    `PathSteps.edges` needs to go on: gz [D], value weights [T], then for `secant` f [T] and dq [Dk].
+    """
+
     edges: Tensor
     bias: Tensor
+    passed: Tensor
 
 
 class PathSteps:
@@ -50,6 +63,7 @@ class PathSteps:
     def __init__(self, attributor: Attributor, writers: Writers) -> None:
         self.attributor, self.writers = attributor, writers
         self.length = int(writers.residual(0).shape[0])
+        self.channels = 3 if writers.capture.state.method == "secant" else 1  # of a head: V, K, Q
         self._written: dict[int, Tensor] = {}  # position -> [A, d]
         self._biases: dict[int, Tensor] = {}  # position -> [2 L + 1, d]
         self._outputs: list[tuple[Tensor, Tensor]] = []  # of modules with biases, in the running MLP: output, bias
@@ -102,43 +116,70 @@ class PathSteps:
 
     def heads(self, layer: int, heads: Tensor, positions: Tensor, g: Tensor) -> HeadStep:
         """Go through heads [n] of a layer at query `positions` [n] with gradients `g` [n, d] at the residual stream after them."""
-        writers, wiring = self.writers, self.writers.wiring[layer]
-        kept = writers.capture.state.tapped[layer]
-        query, key, value = kept.query[writers.batch], kept.key[writers.batch], kept.value[writers.batch]
-        rows, which = torch.unique(positions, return_inverse=True)
-        scale = writers.attention_scale(layer, rows)
-        g = wiring.attention_write.transposed(g, None if scale is None else scale[which])
-        output = wiring.output.to(g.dtype)
-        n = torch.arange(len(g), device=g.device)
-        gz = (g @ output.flatten(0, 1).T).view(len(g), output.shape[0], -1)[n, heads]
-        a = probabilities(kept.pattern, query[:, rows], key, rows, writers.batch)[heads, which]  # [n, J]
-        groups = heads // (output.shape[0] // value.shape[0])
-        shift = writers.capture.state.value_bias.get(layer)
-        linear = value if shift is None else value - shift[:, None].to(value.dtype)
-        seen = a.shape[-1]
-        edges, attention = g.new_zeros(len(g), self.length), g.new_zeros(len(g), self.length)
-        attention[:, :seen] = a
-        for group in torch.unique(groups).tolist():
-            mine = torch.nonzero(groups == group).squeeze(1)
-            edges[mine, :seen] = (gz[mine] @ linear[group, :seen].T) * a[mine]
-        bias = g.new_zeros(len(g))
-        if shift is not None:
-            bias = (gz * shift[groups].to(gz.dtype)).sum(-1) * a.sum(-1)
-        return HeadStep(gz, attention, edges, bias)
+        writers, wiring, batch = self.writers, self.writers.wiring[layer], self.writers.batch
+        state = writers.capture.state
+        kept = state.tapped[layer]
+        query, key, value = kept.query[batch], kept.key[batch], kept.value[batch]
+        scale = writers.attention_scale(layer, positions)
+        gz = by_group(wiring.attention_write.transposed(g, scale), wiring.output.to(g.dtype).transpose(1, 2), heads)
+        groups = heads // (len(query) // len(key))
+        scores = pair_scores(kept.pattern, query, key, heads, positions, batch)
+        whole = by_group(gz, value.transpose(1, 2), groups)  # [n, T]
+        from_bias = gz.new_zeros(len(gz))
+        value_bias = state.value_bias.get(layer)
+        if value_bias is not None:
+            from_bias = (gz * value_bias[groups].to(gz.dtype)).sum(-1)
+        if self.channels == 1:
+            a = scores.attention()[:, 0]
+            bias = (from_bias * a.sum(-1))[:, None]
+            return HeadStep(a * (whole - from_bias[:, None]), bias, torch.cat([gz, a], 1))
+        rule, sink_bias = scores.rows(), gz.new_zeros(len(gz))
+        ds, weight = rule.address(whole[:, None] if scores.sink is None else functional.pad(whole[:, None], (0, 1))), rule.value
+        if scores.sink is not None:
+            sink_bias = ds[:, 0, -1] * scores.sink.to(gz.dtype)
+        ds, weight = ds[:, 0, : self.length], weight[:, 0, : self.length]
+        if scores.added is not None:
+            sink_bias = sink_bias + (ds * scores.added[:, 0]).sum(-1)
+        f = ds * (HALF * kept.pattern.scaling) if scores.ratio is None else ds * scores.ratio[:, 0] * (HALF * kept.pattern.scaling)
+        q, dq = query[heads, positions], by_group(f, key, groups)
+        raw = scores.raw[:, 0] / kept.pattern.scaling  # < q, k >
+        address = state.address_bias.get(layer)
+        query_edge, query_bias = (dq * q).sum(-1), gz.new_zeros(len(gz))
+        if address is not None:
+            shift = by_group(q, address.key[batch].transpose(1, 2), groups)
+            raw, sink_bias = raw - shift, sink_bias + (f * shift).sum(-1)
+            query_bias = (dq * address.query[batch][heads, positions]).sum(-1)
+        edges = torch.cat([weight * (whole - from_bias[:, None]), f * raw, (query_edge - query_bias)[:, None]], 1)
+        bias = torch.stack([from_bias * weight.sum(-1), sink_bias, query_bias], 1)
+        return HeadStep(edges, bias, torch.cat([gz, weight, f, dq], 1))
 
-    def values(self, layer: int, heads: Tensor, positions: Tensor, gz: Tensor, attention: Tensor) -> Tensor:
-        """Give the gradients [n, d] at the States that edges come from: source `positions`, `gz` [n, D] and `attention` [n] of each."""
+    def edges(self, layer: int, heads: Tensor, positions: Tensor, columns: Tensor, passed: Tensor) -> tuple[Tensor, Tensor]:
+        """Go along one edge of each head: give the positions [n] it comes from and the gradients [n, d] at the States there.
+
+        `columns` [n] are those of `HeadStep.edges`, `passed` what `heads` gave.
+        """
         writers, wiring = self.writers, self.writers.wiring[layer]
-        reading = wiring.reading(gz.dtype)
-        groups = heads // (wiring.output.shape[0] // reading.shape[0])
-        gz = gz * attention[:, None]
-        if wiring.attention_norm is not None:
-            gz = gz * wiring.attention_norm.scale(writers.residual(2 * layer)[positions])
-        out = gz.new_empty(len(gz), reading.shape[-1])
-        for group in torch.unique(groups).tolist():
-            mine = torch.nonzero(groups == group).squeeze(1)
-            out[mine] = gz[mine] @ reading[group]
-        return out
+        kept, norm = writers.capture.state.tapped[layer], wiring.attention_norm
+        width, length = kept.value.shape[3], self.length
+        channel = torch.div(columns, length, rounding_mode="floor")
+        source = torch.where(channel == QUERY, positions, columns % length)
+        groups = heads // (kept.query.shape[1] // kept.key.shape[1])
+        out = passed.new_empty(len(passed), writers.residual(0).shape[-1])
+        for which in torch.unique(channel).tolist():
+            mine = torch.nonzero(channel == which).squeeze(1)
+            given, at = passed[mine], source[mine]
+            if which == VALUE:
+                amount = given[torch.arange(len(mine)), width + at]
+                out[mine] = by_group(given[:, :width] * amount[:, None], wiring.reading(out.dtype), groups[mine])
+                continue
+            query_turn, key_turn = writers.capture.turns[layer]
+            if which == KEY:
+                f = given[torch.arange(len(mine)), width + length + at]
+                turn, to, g = key_turn, groups[mine], kept.query[writers.batch][heads[mine], positions[mine]] * f[:, None]
+            else:
+                turn, to, g = query_turn, heads[mine], given[:, width + 2 * length :]
+            out[mine] = by_group(turn.back(g, writers.batch, to, at), turn.reading.reading(out.dtype), to)
+        return source, out if norm is None else out * norm.scale(writers.residual(2 * layer)[source])
 
     def mlp(self, layer: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Go through a layer's MLP at `positions` [n]: gradients [n, d] at what it reads, and what its biases contribute [n]."""

@@ -3,7 +3,7 @@
 Every entry of the tree has an exact signed weight and, once expanded, a gradient vector of its own (`path_steps`):
 
     site    a place in the residual stream with a gradient      children: every writer it sees, and the biases
-    head    a head's write at a query position                  children: its edges to source positions, and its values' biases
+    head    a head's write at a query position                  children: its edges to source positions, and its biases by channel
     edge    one of these                                        becomes a site at the source
     MLP     an MLP's write at a position                        becomes a site at what it reads, plus its own biases
 
@@ -46,6 +46,8 @@ SWEEP: Final = 0.8
 """A sweep expands open entries down to this share of the largest."""
 
 OUT, EDGE, MLP = 0, 1, 2
+CHANNELS: Final = ("V", "K", "Q")
+"""What an edge carried: a value; by `secant` also a key or a query (the columns of a head: a position each, again a position each, one)."""
 
 
 def find_paths(steps: PathSteps, seeds: Seeds, final_bias: Floats, wanted: int, budget: int | None = None) -> Paths:
@@ -82,22 +84,42 @@ class _Table:
         return first
 
 
+class _Vectors:
+    """Vectors of one width that grow in number."""
+
+    def __init__(self) -> None:
+        self.count, self._rows = 0, torch.empty(0, 0)
+
+    def add(self, vectors: Tensor) -> None:
+        """Append `vectors` [n, width]."""
+        needed = self.count + len(vectors)
+        if needed > len(self._rows):
+            grown = vectors.new_empty(max(2 * len(self._rows), needed, 64), vectors.shape[1])
+            grown[: self.count] = self._rows[: self.count].reshape(-1, vectors.shape[1])
+            self._rows = grown
+        self._rows[self.count : needed] = vectors
+        self.count = needed
+
+    def take(self, rows: Tensor) -> Tensor:
+        """Give some, [n, width]."""
+        return self._rows[rows]
+
+
 class _Search:
     def __init__(self, steps: PathSteps, sought: int, budget: int) -> None:
         self.steps, self.sought, self.budget = steps, sought, budget
         self.writers: Writers = steps.writers
         self.sites = _Table(self.writers.count)
-        self.heads = _Table(steps.length)
+        self.heads = _Table(steps.length if steps.channels == 1 else 2 * steps.length + 1)
         # of sites: kind of entry it came from, that entry's row and column, position, gradient, weights of biases met
         self.site_from: list[tuple[int, int, int]] = []
         self.site_pos: list[int] = []
-        self.site_g: list[Tensor] = []
+        self.site_g = _Vectors()
         self.site_bias: list[float] = []
-        # of heads: site and writer they came from, gradient, attention, weight of their values' biases
+        # of heads: site and writer they came from, what the step along their edges needs, weights of their biases by channel
         self.head_from: list[tuple[int, int]] = []
-        self.head_gz: list[Tensor] = []
-        self.head_attention: list[Tensor] = []
-        self.head_bias: list[float] = []
+        self.head_passed: dict[int, _Vectors] = {}  # by layer: layers differ in width
+        self.head_bias = _Table(steps.channels)
         self.heads_of_layer: dict[int, list[int]] = {}
 
     # the search -------------------------------------------------------------------------------------------------------------------
@@ -133,7 +155,7 @@ class _Search:
 
     def _leaves(self) -> Floats:
         sites = self.sites.weight[: self.sites.count, 0]
-        return np.concatenate([sites, np.array(self.site_bias), np.array(self.head_bias)])
+        return np.concatenate([sites, np.array(self.site_bias), self.head_bias.weight[: self.head_bias.count].reshape(-1)])
 
     def _choose(self, open_: Floats, threshold: float) -> tuple[Ints, Ints]:
         """Give rows and columns of the open entries at or above the threshold, no more than the budget allows, and pay for them."""
@@ -151,7 +173,7 @@ class _Search:
             return
         self.sites.open[rows, writer] = 0.0
         positions = [self.site_pos[row] for row in rows]
-        g, bias = self.steps.mlp(layer, self._tensor(positions), self._stack(self.site_g, rows))
+        g, bias = self.steps.mlp(layer, self._tensor(positions), self.site_g.take(self._tensor(rows)))
         self._add_sites(2 * layer + 1, [(MLP, int(row), writer) for row in rows], positions, g, bias.tolist())
 
     def _expand_heads(self, layer: int, threshold: float) -> None:
@@ -161,43 +183,39 @@ class _Search:
             return
         self.sites.open[rows, first + heads] = 0.0
         positions = self._tensor([self.site_pos[row] for row in rows])
-        step = self.steps.heads(layer, self._tensor(heads), positions, self._stack(self.site_g, rows))
+        step = self.steps.heads(layer, self._tensor(heads), positions, self.site_g.take(self._tensor(rows)))
         new = self.heads.add(_numpy(step.edges), slice(None))
         self.heads_of_layer.setdefault(layer, []).extend(range(new, new + len(rows)))
         self.head_from += [(int(row), first + int(head)) for row, head in zip(rows, heads, strict=True)]
-        self.head_gz += list(step.gz)
-        self.head_attention += list(step.attention)
-        self.head_bias += step.bias.tolist()
+        self.head_passed.setdefault(layer, _Vectors()).add(step.passed)
+        self.head_bias.add(_numpy(step.bias), slice(0))
 
     def _expand_edges(self, layer: int, threshold: float) -> None:
         nodes = np.array(self.heads_of_layer.get(layer, []), dtype=np.int64)
         if len(nodes) == 0:
             return
-        rows, sources = self._choose(self.heads.open[nodes], threshold)
-        if len(rows) == 0:
+        at, columns = self._choose(self.heads.open[nodes], threshold)
+        if len(at) == 0:
             return
-        rows = nodes[rows]
-        self.heads.open[rows, sources] = 0.0
-        heads = [self.head_from[row][1] - self.writers.head(layer) for row in rows]
-        attention = self._stack(self.head_attention, rows)[torch.arange(len(rows)), self._tensor(sources)]
-        g = self.steps.values(layer, self._tensor(heads), self._tensor(sources), self._stack(self.head_gz, rows), attention)
-        self._add_sites(
-            2 * layer, [(EDGE, int(r), int(s)) for r, s in zip(rows, sources, strict=True)], sources.tolist(), g, [0.0] * len(rows)
-        )
+        rows = nodes[at]
+        self.heads.open[rows, columns] = 0.0
+        sites, writers = zip(*(self.head_from[row] for row in rows), strict=True)
+        heads, positions = (self._tensor(list(x)) for x in (writers, (self.site_pos[site] for site in sites)))
+        passed = self.head_passed[layer].take(self._tensor(at))
+        sources, g = self.steps.edges(layer, heads - self.writers.head(layer), positions, self._tensor(columns), passed)
+        origins = [(EDGE, int(row), int(column)) for row, column in zip(rows, columns, strict=True)]
+        self._add_sites(2 * layer, origins, sources.tolist(), g, [0.0] * len(rows))
 
     def _add_sites(self, site: int, origins: list[tuple[int, int, int]], positions: list[int], g: Tensor, bias: list[float]) -> None:
         weight, streamed = self.steps.children(site, self._tensor(positions), g)
         self.sites.add(_numpy(weight), slice(1, None))
         self.site_from += origins
         self.site_pos += positions
-        self.site_g += list(g)
+        self.site_g.add(g)
         self.site_bias += [own + met for own, met in zip(bias, streamed.tolist(), strict=True)]
 
     def _tensor(self, numbers: list[int] | Ints) -> Tensor:
         return torch.as_tensor(numbers, dtype=torch.int64, device=self.writers.residual(0).device)
-
-    def _stack(self, vectors: list[Tensor], rows: Ints) -> Tensor:
-        return torch.stack([vectors[row] for row in rows])
 
     # the result -------------------------------------------------------------------------------------------------------------------
 
@@ -214,9 +232,10 @@ class _Search:
                 hops = [f"{source}@{self.site_pos[leaf % n]}", *self._hops(leaf % n)]
                 position = self.site_pos[leaf % n]
             else:
-                site, writer = self.head_from[leaf - 2 * n]
+                head, channel = divmod(leaf - 2 * n, self.steps.channels)
+                site, writer = self.head_from[head]
                 position = self.site_pos[site]
-                hops = [f"bias@{position}", f"{self.writers.name(writer)}:V@{position}", *self._hops(site)]
+                hops = [f"bias@{position}", f"{self.writers.name(writer)}:{CHANNELS[channel]}@{position}", *self._hops(site)]
             found.append(ExactPath(float(leaves[leaf]), tuple(hops), position))
         open_sum = sum(float(t.weight[: t.count][t.open[: t.count] > 0].sum()) for t in (self.sites, self.heads))
         return Paths(
@@ -237,7 +256,8 @@ class _Search:
                 return [*hops, f"out@{self.site_pos[site]}"]
             suffix = ""
             if kind == EDGE:
-                (site, column), suffix = self.head_from[row], ":V"
+                suffix = f":{CHANNELS[column // self.steps.length]}"
+                site, column = self.head_from[row]
             else:
                 site = row
             hops.append(f"{self.writers.name(column)}{suffix}@{self.site_pos[site]}")

@@ -10,15 +10,16 @@ Backward, per layer, in tiles of query rows:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tracestore.extract.attention import AttentionState, EdgeSink, Pattern, attend, seen_keys
-from tracestore.extract.secant import HALF, SecantRows, prepare_rows
+from tracestore.extract.attention import AttentionState, EdgeSink, HeadGradients, Pattern, attend
+from tracestore.extract.scores import tile_scores
+from tracestore.extract.secant import HALF
 
 TILE_ROWS: Final = 64
 """Smaller than the frozen tiles: there are more tensors of a tile at once, and less of a causal tile is beyond the diagonal."""
@@ -44,7 +45,13 @@ class SecantAttention(torch.autograd.Function):
         for b in range(value.shape[0]):
             sink = state.sink if state.sink is not None and state.sink.batch == b else None
             item = _Item(ctx.pattern, ctx.layer, b, query[b], key[b], value[b], grads[0][b], dq[b], dk[b], dv[b])
-            _backward_one(item, out[b], state, sink)
+            if sink is None or sink.head_gradients is None:
+                _backward_one(item, out[b], state, sink)
+                continue
+            apart = _apart(item, sink.head_gradients)
+            _backward_one(apart, out[b], state, sink)
+            for shared, own in ((item.dk, apart.dk), (item.dv, apart.dv)):
+                shared.copy_(_shared(own, item.groups))
         return dq, dk, dv, None, None, None
 
 
@@ -66,8 +73,8 @@ class _Item:
     value: Tensor  # [Hkv, T, D]
     gz: Tensor  # [T, H, D]
     dq: Tensor  # [H, T, Dk]
-    dk: Tensor  # [Hkv, T, Dk]
-    dv: Tensor  # [Hkv, T, D]
+    dk: Tensor  # [Hkv, T, Dk], or [H, T, Dk] to keep the heads apart
+    dv: Tensor  # [Hkv, T, D], or [H, T, D]
 
     @property
     def groups(self) -> int:
@@ -79,55 +86,18 @@ class _Item:
         return x.reshape(self.groups, -1, x.shape[-1])
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
-    """The scores of a tile [H, R, J]: `raw` before a softcap, `ratio` cap(r)/r or None, `added` or None, `total`; `open` 1 where allowed.
-
-    `sink` [H] is the logit of a sink or None.
-    """
-
-    raw: Tensor
-    ratio: Tensor | None
-    added: Tensor | None
-    total: Tensor
-    open: Tensor  # [1 or H, R, J]
-    sink: Tensor | None
-
-    def rows(self) -> SecantRows:
-        """Prepare the rule; with a sink its column is the last."""
-        if self.sink is None:
-            return prepare_rows(self.total, self.open)
-        heads, count, _ = self.total.shape
-        sink = self.sink.to(self.total.dtype).view(-1, 1, 1).expand(heads, count, 1)
-        ones = self.open.new_ones(*self.open.shape[:2], 1)
-        return prepare_rows(torch.cat([self.total, sink], -1), torch.cat([self.open, ones], -1))
+def _apart(item: _Item, gradients: HeadGradients) -> _Item:
+    """Let a layer gather the gradients of every query head on its own, in `gradients`."""
+    heads = item.query.shape[0]
+    key, value = (x.new_zeros(heads, *x.shape[1:]) for x in (item.dk, item.dv))
+    gradients.query[item.layer], gradients.key[item.layer], gradients.value[item.layer] = item.dq, key, value
+    return replace(item, dk=key, dv=value)
 
 
-def tile_scores(pattern: Pattern, query: Tensor, key: Tensor, rows: Tensor, batch: int) -> Scores:
-    """Recompute the scores of query `rows` [R], ascending, over the first J keys, J = last row + 1 when causal.
-
-    `query` [H, R, D] holds those rows alone, `key` [Hkv, T, D].
-    """
-    heads, count, width = query.shape
-    seen = int(rows[-1]) + 1 if pattern.causal else key.shape[1]
-    raw = torch.matmul(query.reshape(key.shape[0], -1, width), key[:, :seen].transpose(1, 2)).view(heads, count, seen).mul_(pattern.scaling)
-    ratio, added, total = None, None, raw
-    if pattern.softcap is not None:
-        total = torch.tanh(raw / pattern.softcap) * pattern.softcap
-        ratio = (total.detach() / raw.detach()).nan_to_num_(nan=1.0)
-    if pattern.causal:
-        open_ = (torch.arange(seen, device=rows.device)[None] <= rows[:, None]).to(raw.dtype)[None]
-    else:
-        open_ = raw.new_ones(1, count, seen)
-    if pattern.mask is not None:
-        mask = pattern.mask[batch if pattern.mask.shape[0] > 1 else 0][:, rows, :seen]
-        visible = seen_keys(mask)
-        open_ = visible.to(raw.dtype) * open_
-        if mask.dtype != torch.bool:
-            terms = torch.where(visible, mask, 0.0).to(raw.dtype)
-            if bool(terms.any()):
-                added, total = terms, total + terms
-    return Scores(raw, ratio, added, total, open_, pattern.sinks)
+def _gather(into: Tensor, weight: Tensor, vectors: Tensor, scale: float = 1.0) -> None:
+    """Add what rows send to keys to `into` [Hx, T, n]: `weight` [H, R, J], `vectors` [H, R, n]."""
+    heads, seen = into.shape[0], weight.shape[-1]
+    into[:, :seen].baddbmm_(weight.reshape(heads, -1, seen).transpose(1, 2), vectors.reshape(heads, -1, vectors.shape[-1]), alpha=scale)
 
 
 def _backward_one(item: _Item, out: Tensor, state: AttentionState, sink: EdgeSink | None) -> None:
@@ -149,8 +119,14 @@ def _backward_one(item: _Item, out: Tensor, state: AttentionState, sink: EdgeSin
     if address is not None:
         query, key = query - address.query[item.batch], key - address.key[item.batch]
         bias += (item.dq * address.query[item.batch]).sum(-1)
-    sink.take_heads(item.layer, (item.gz * out).sum(-1).T, bias, (item.dv * value).sum((0, 2)))
-    sink.take_queries(item.layer, (item.dq * query).sum(-1), (item.dk * key).sum((0, 2)))
+    keys, values = (_shared(x, item.groups) for x in (item.dk, item.dv))
+    sink.take_heads(item.layer, (item.gz * out).sum(-1).T, bias, (values * value).sum((0, 2)))
+    sink.take_queries(item.layer, (item.dq * query).sum(-1), (keys * key).sum((0, 2)))
+
+
+def _shared(x: Tensor, groups: int) -> Tensor:
+    """Add up [H, T, n] over the heads that share keys: [Hkv, T, n]."""
+    return x if x.shape[0] == groups else x.view(groups, -1, *x.shape[1:]).sum(1)
 
 
 def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | None, sink: EdgeSink | None) -> Tensor:
@@ -161,8 +137,8 @@ def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | No
     scores = tile_scores(item.pattern, query, item.key, rows, item.batch)
     rule = scores.rows()
     heads, count, seen = scores.raw.shape
-    gradient = item.grouped(item.gz[span].transpose(0, 1))
-    g = torch.matmul(gradient, item.value[:, :seen].transpose(1, 2)).view(heads, count, seen)
+    gz = item.gz[span].transpose(0, 1)
+    g = torch.matmul(item.grouped(gz), item.value[:, :seen].transpose(1, 2)).view(heads, count, seen)
     weight, attention = rule.value, rule.attention
     bias = g.new_zeros(heads, count)
     if scores.sink is None:
@@ -174,9 +150,9 @@ def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | No
     if scores.added is not None:
         bias += (ds * scores.added).sum(-1)
     factor = ds.mul_(HALF) if scores.ratio is None else ds.mul_(HALF).mul_(scores.ratio)
-    item.dv[:, :seen].baddbmm_(item.grouped(weight).transpose(1, 2), gradient)
+    _gather(item.dv, weight, gz)
     item.dq[:, span] = torch.matmul(item.grouped(factor), item.key[:, :seen]).mul_(scaling).view_as(query)
-    item.dk[:, :seen].baddbmm_(item.grouped(factor).transpose(1, 2), item.grouped(query), alpha=scaling)
+    _gather(item.dk, factor, query, scaling)
     if sink is None:
         return bias
     if shift is not None:

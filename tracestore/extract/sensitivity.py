@@ -22,7 +22,8 @@ from torch.utils.checkpoint import checkpoint
 
 from tracestore.extract.attention import AttentionState, KeptAttention, Pattern, attend
 from tracestore.extract.attribution import KEY, VALUE, AttentionEdges, Floats
-from tracestore.extract.secant_attention import TILE_ROWS, tile_scores
+from tracestore.extract.scores import tile_scores
+from tracestore.extract.secant_attention import TILE_ROWS
 
 if TYPE_CHECKING:
     from tracestore.extract.capture import Capture
@@ -42,11 +43,7 @@ def attend_plainly(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, 
 
 
 def _tile(pattern: Pattern, query: Tensor, key: Tensor, value: Tensor, rows: Tensor, batch: int) -> Tensor:
-    scores = tile_scores(pattern, query, key, rows, batch)
-    total = scores.total.masked_fill(scores.open == 0, -torch.inf)
-    if scores.sink is not None:
-        total = torch.cat([total, scores.sink.to(total.dtype).view(-1, 1, 1).expand(*total.shape[:2], 1)], -1)
-    a = total.softmax(-1).nan_to_num(nan=0.0)[..., : scores.total.shape[-1]]
+    a = tile_scores(pattern, query, key, rows, batch).attention()
     groups = key.shape[0]
     z = torch.matmul(a.reshape(groups, -1, a.shape[-1]), value[:, : a.shape[-1]])
     return z.view(*query.shape[:2], -1).transpose(0, 1)

@@ -99,7 +99,7 @@ def run_trace(loaded: LoadedModel, plan: PlannedTrace, *, run_id: str | None = N
 def _walks(attributor: Attributor, plan: PlannedTrace) -> bool:
     """Tell whether compositions or paths are asked for, and the model has them (some have traces only: their columns stay null)."""
     asked = plan.pruning.compositions > 0 or plan.pruning.paths > 0
-    return asked and plan.method == "frozen" and attributor.without_compositions is None
+    return asked and attributor.without_compositions(plan.method) is None
 
 
 _EXHAUSTED = ("allocate memory", "bad_alloc")
@@ -155,7 +155,7 @@ def _attribute(
     """Explain every target; give the joined tables, what supports the explained spans, and the worst closure error."""
     spool, units = TableSpool(), list[Unit]()
     composed = run.capture.state.tap
-    walked = plan.pruning.paths if composed and run.attributor.without_paths is None else 0
+    walked = plan.pruning.paths if composed and run.attributor.without_paths(plan.method) is None else 0
     local, closure = record.first_output_local, 0.0
     token_locals = np.arange(FIRST_TOKEN_LOCAL, FIRST_TOKEN_LOCAL + len(record.tokens), dtype=np.int64)
     token_ids = np.asarray(record.tokens.token_ids, dtype=np.int64)

@@ -22,7 +22,7 @@ from tracestore.evaluate.attention_maps import watched
 from tracestore.evaluate.case import Case
 from tracestore.extract.attention import Pattern, attend, probabilities
 from tracestore.extract.attribution import KEY, VALUE, AttentionEdges, TargetSpec
-from tracestore.extract.secant_attention import tile_scores
+from tracestore.extract.scores import tile_scores
 from tracestore.ids import content_hash
 from tracestore.model import Method, PruningOptions
 

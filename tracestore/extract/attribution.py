@@ -22,6 +22,9 @@ KEY: Final = 1
 QUERY: Final = 2
 """Kinds of attention edges, State -> Head. `frozen` has VALUE edges alone."""
 
+CHANNELS: Final = ("V", "K", "Q")
+"""What a head reads through each kind of edge, as compositions and paths name it: values, keys, queries."""
+
 
 @dataclass(frozen=True, slots=True)
 class TargetSpec:
@@ -144,7 +147,7 @@ class Compositions:
     """Exact weights of every writer into every reader. The weights into a reader add up to its relevance."""
 
     writers: tuple[str, ...]  # emb, L0.h0, .., L0.mlp, .., bias
-    readers: tuple[tuple[str, str], ...]  # name and input: (L0.h0, V), .., (L0.mlp, MLP), .., (out, OUT)
+    readers: tuple[tuple[str, str], ...]  # name and input: (L0.h0, V), .. (`secant`: K, Q), (L0.mlp, MLP), .., (out, OUT)
     weight: Floats  # [writer, reader]
     relevance: Floats  # [reader]
 
@@ -154,7 +157,7 @@ class ExactPath:
     """A path from a token's embedding (or a bias) to the output, with its exact signed weight."""
 
     weight: float
-    hops: tuple[str, ...]  # emb@4, L0.mlp@4, L23.h4:V@5, out@5: what wrote, and at which position
+    hops: tuple[str, ...]  # emb@4, L0.mlp@4, L23.h4:V@5, out@5: what wrote, at which position, a head by which input (V, K or Q)
     source_pos: int
 
     @property

@@ -29,7 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tracestore.extract.attribution import ExactPath, Floats, Ints, Paths
+from tracestore.extract.attribution import CHANNELS, ExactPath, Floats, Ints, Paths
 from tracestore.extract.frozen import Seeds
 from tracestore.extract.path_steps import PathSteps
 
@@ -46,8 +46,6 @@ SWEEP: Final = 0.8
 """A sweep expands open entries down to this share of the largest."""
 
 OUT, EDGE, MLP = 0, 1, 2
-CHANNELS: Final = ("V", "K", "Q")
-"""What an edge carried: a value; by `secant` also a key or a query (the columns of a head: a position each, again a position each, one)."""
 
 
 def find_paths(steps: PathSteps, seeds: Seeds, final_bias: Floats, wanted: int, budget: int | None = None) -> Paths:

@@ -100,7 +100,7 @@ def test_children_of_a_path_add_up_to_it_and_leaves_to_what_is_explained(run: Fo
                 assert tree.sites.weight[site].sum() + tree.site_bias[site] == pytest.approx(parent, abs=1e-12)
         for head in range(tree.heads.count):
             row, column = tree.head_from[head]
-            assert tree.heads.weight[head].sum() + tree.head_bias[head] == pytest.approx(tree.sites.weight[row, column], abs=1e-12)
+            assert tree.heads.weight[head].sum() + tree.head_bias.weight[head].sum() == pytest.approx(tree.sites.weight[row, column], abs=1e-12)
 
 
 def test_fewer_paths_are_the_first_of_more() -> None:
@@ -142,7 +142,7 @@ def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
     sizes = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
     opt = Attributor(randomised(transformers.OPTConfig(**sizes, ffn_dim=48, max_position_embeddings=64, word_embed_proj_dim=32)))
-    assert opt.without_compositions is None
+    assert opt.without_compositions() is None
     composed = opt.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True).compositions  # it flattens batch and positions
     assert composed is not None
     assert np.abs(composed.weight.sum(0) - composed.relevance).max() < 1e-10

@@ -28,8 +28,8 @@ def paths_json(output: Output, k: int | None) -> dict[str, Any]:
     """Give the answer of `tracestore paths` for one output. Raises BadInputError when its trace was made without paths."""
     if output.row["path_mass_finished"] is None:
         raise BadInputError(
-            f"output {output.output_id} was traced without paths: trace again with --paths 50 (some architectures have none, and the "
-            f"method here is {output.trace.header['method']})"
+            f"output {output.output_id} was traced without paths: trace again with --paths 50 (some architectures have none by "
+            f"the method {output.trace.header['method']})"
         )
     keys = ("output_id", "pos", "token_id", "text", "foil_text", "gauge", "explained", *MASS_KEYS)
     return {**{key: output.row[key] for key in keys}, "paths": stored_paths(output, k)}

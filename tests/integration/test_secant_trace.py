@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,23 @@ def test_address_sums_are_those_of_all_key_edges(loaded: LoadedModel) -> None:
         assert row["direct_address"] == pytest.approx(direct[positions[row["src"]]], rel=1e-3, abs=1e-6)
 
 
+def test_compositions_and_paths_go_through_values_keys_and_queries(found: Trace) -> None:
+    n_heads = found.header["n_heads"]
+    for output in found.outputs:
+        into: dict[str, float] = defaultdict(float)
+        for row in found.table("Composition").to_pylist():
+            if row["output_uid"] == output.row["local"]:
+                into[row["dst"] if row["via"] not in "VKQ" else f"{row['dst']}:{row['via']}"] += row["weight"]
+        assert output.row["compositions_rest_abs"] == 0  # the model is so small that all are stored
+        assert into["out"] == pytest.approx(output.row["explained"], abs=1e-5)
+        for number, relevance in enumerate(output.row["head_vector"]):
+            name = f"L{number // n_heads}.h{number % n_heads}"
+            assert sum(into[f"{name}:{via}"] for via in "VKQ") == pytest.approx(relevance, abs=1e-5)
+            assert abs(into[f"{name}:K"]) + abs(into[f"{name}:Q"]) > 0
+    motifs = {path["motif"] for path in found.table("Path").to_pylist()}
+    assert all(any(f":{via}>" in motif for motif in motifs) for via in "VKQ")
+
+
 def test_the_method_is_part_of_the_name_of_a_trace(loaded: LoadedModel) -> None:
     names = {plan_trace(loaded, ITEM, TraceOptions(method=method)).trace_id for method in ("frozen", "secant")}
     assert len(names) == 2
@@ -96,6 +114,16 @@ def test_the_command_line_traces_loads_and_answers_by_secant(tmp_path: Path) -> 
     assert now["trace_id"] == why["trace_id"]
     assert now["outputs"][0]["drivers"][0]["text"] == why["outputs"][0]["drivers"][0]["text"]
     assert ok("query", "check_conservation", "--store", store, "--format", "json").json == []
+    paths = ok("paths", now["outputs"][0]["output_id"], "--archive", archive, "-k", "5", "--json").json
+    stored_paths = ok(
+        "query", "driver_paths", "--store", store, "-p", f"output_id={now['outputs'][0]['output_id']}", "-p", "k=5", "--format", "json"
+    ).json
+    assert [">".join(path["hops"]) for path in paths["outputs"][0]["paths"]] == [row["hops"] for row in stored_paths]
+    motifs = {row["motif"] for row in ok("query", "motifs_across", "--store", store, "-p", "k=500", "--format", "json").json}
+    assert any(":K>" in motif for motif in motifs)
+    for via in "KQ":
+        rows = ok("query", "compositions_across", "--store", store, "-p", f"via={via}", "--format", "json").json
+        assert {row["via"] for row in rows} == {via}
     count = "MATCH (:State)-[e:KEY|QUERY]->(:Head) RETURN label(e) AS kind, count(*) AS n ORDER BY kind"
     stored = {row["kind"]: row["n"] for row in ok("query", count, "--store", store, "--format", "json").json}
     assert min(stored["KEY"], stored["QUERY"]) > 0

@@ -95,5 +95,5 @@ def compose(paths: dict[tuple[str, ...], float]) -> dict[tuple[str, str], float]
     for hops, weight in paths.items():
         names = [hop.split("@")[0] for hop in hops]
         for writer, reader in pairwise(names):
-            found[writer.removesuffix(":V"), reader] += weight
+            found[writer.split(":")[0], reader] += weight
     return dict(found)

@@ -24,7 +24,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-METHOD_VERSION: Final = 1
+METHOD_VERSION: Final = 2
 """Part of every trace_id: raised whenever the numbers of `secant` change."""
 
 HALF: Final = 0.5

@@ -36,6 +36,32 @@ def test_the_driving_positions_of_three_hops_are_the_tokens_read() -> None:
         assert item.answer == str(s[s[s[first]]])
 
 
+def test_the_largest_paths_and_compositions_by_secant_are_the_three_hops_themselves() -> None:
+    circuit = Circuit("hop3")
+    attributor = Attributor(circuit.model())
+    for item in circuit.items(12):
+        ids = torch.tensor(circuit.token_ids(item))
+        run = attributor.run(ids, tap=True, method="secant")
+        found = run.attribute(TargetSpec(len(ids) - 1), compose=True, paths=50)
+        first, second, third = (next(iter(step)) for step in item.steps)
+        assert found.paths is not None
+        assert found.paths.open == 0.0
+        assert found.paths.total == pytest.approx(found.explained, abs=1e-9)
+        assert [(path.motif, path.source_pos) for path in found.paths.paths[:5]] == [
+            ("emb>L2.h0:V>out", third),
+            ("emb>L2.h0:K>out", third),
+            ("emb>L1.h0:V>L2.h0:Q>out", second),
+            ("emb>L1.h0:K>L2.h0:Q>out", second),
+            ("emb>L0.h0:V>L1.h0:Q>L2.h0:Q>out", first),
+        ]
+        assert all(path.weight > 0 for path in found.paths.paths[:5])
+        composed = found.compositions
+        assert composed is not None
+        for reader, writer in (("L2.h0", "L1.h0"), ("L1.h0", "L0.h0")):
+            into = composed.weight[:, composed.readers.index((reader, "Q"))]
+            assert composed.writers[int(abs(into).argmax())] == writer
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_decomposition_closes_on_a_circuit(name: str) -> None:
     circuit = Circuit(name)

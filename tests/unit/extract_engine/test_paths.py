@@ -12,12 +12,13 @@ import transformers
 
 from tests.support import attribution_oracle as oracle
 from tests.support.path_oracle import PathOracle, compose
+from tests.support.secant_path_oracle import SecantPathOracle
 from tests.support.tiny_models import CONFIGS, GROUPED, randomised, tiny_model, tokens
 from tracestore.errors import ConservationError, UnsupportedModelError
 from tracestore.extract import paths as search
 from tracestore.extract.attribute import Attributor, ForwardPass
 from tracestore.extract.attribution import OutputAttribution, SpanSpec, TargetSpec
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 EVERYTHING = 1 << 40
 
@@ -36,13 +37,17 @@ def by_hops(found: OutputAttribution) -> dict[tuple[str, ...], float]:
     return weights
 
 
-@pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_every_path_and_composition_is_that_of_the_enumeration_by_hand(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "method", "length"), [("llama", "frozen", 4), ("gpt2", "frozen", 4), ("llama", "secant", 3)])
+def test_every_path_and_composition_is_that_of_the_enumeration_by_hand(
+    name: str, method: Method, length: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(search, "SWEEP", 0.0)  # one sweep for everything
-    ids, model = tokens(4), randomised(two_layers(name))
-    run = Attributor(model).run(ids, tap=True)
+    ids, model = tokens(length), randomised(two_layers(name))
+    run = Attributor(model).run(ids, tap=True, method=method)
     found = run.attribute(TargetSpec(-1, 40, 50), compose=True, paths=EVERYTHING)
-    wanted = PathOracle(getattr(oracle, name)(model, ids.tolist())).walk(3, 40, 50)
+    given = ids.tolist()
+    by_hand = SecantPathOracle(model, given) if method == "secant" else PathOracle(getattr(oracle, name)(model, given))
+    wanted = by_hand.walk(length - 1, 40, 50)
     weights = by_hops(found)
     assert found.paths is not None
     assert (found.paths.open, found.paths.largest_open) == (0.0, 0.0)
@@ -53,19 +58,29 @@ def test_every_path_and_composition_is_that_of_the_enumeration_by_hand(name: str
     assert len(wanted) > 200
     composed, pairs = found.compositions, compose(wanted)
     assert composed is not None
-    given = {
-        (writer, reader + ":V" * (via == "V")): composed.weight[a, b]
+    weight_of = {
+        (writer, reader if via in {"MLP", "OUT"} else f"{reader}:{via}"): composed.weight[a, b]
         for a, writer in enumerate(composed.writers)
         for b, (reader, via) in enumerate(composed.readers)
         if composed.weight[a, b] != 0
     }
-    assert set(given) == {pair for pair, weight in pairs.items() if weight != 0}
-    assert max(abs(given[pair] - pairs[pair]) for pair in given) < 1e-6
+    assert set(weight_of) == {pair for pair, weight in pairs.items() if weight != 0}
+    assert max(abs(weight_of[pair] - pairs[pair]) for pair in weight_of) < 1e-6
 
 
-@pytest.fixture(scope="module", params=CONFIGS)
+BY_SECANT = {
+    **{name: config for name, config in CONFIGS.items() if name != "phi"},  # its norm of queries and keys takes the mean off
+    "bloom": lambda: transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=3, n_head=4),
+    "gpt_oss": lambda: transformers.GptOssConfig(
+        **GROUPED, head_dim=8, num_local_experts=4, num_experts_per_tok=2, rope_parameters={"rope_type": "default", "rope_theta": 1e4}
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=[("frozen", name) for name in CONFIGS] + [("secant", name) for name in BY_SECANT], ids="-".join)
 def run(request: pytest.FixtureRequest) -> ForwardPass:
-    return Attributor(tiny_model(request.param)).run(tokens(9), tap=True)
+    method, name = request.param
+    return Attributor(randomised((BY_SECANT | CONFIGS)[name]())).run(tokens(9), tap=True, method=method)
 
 
 def test_compositions_of_a_reader_add_up_to_its_relevance(run: ForwardPass) -> None:
@@ -79,7 +94,10 @@ def test_compositions_of_a_reader_add_up_to_its_relevance(run: ForwardPass) -> N
 def test_children_of_a_path_add_up_to_it_and_leaves_to_what_is_explained(run: ForwardPass, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     result = search._Search.result
-    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
+    secant = run.capture.state.method == "secant"
+    monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 12 if secant else 3)
+    if secant:
+        monkeypatch.setattr(search, "SWEEP", 0.0)  # the small edges of keys and queries too
 
     def watched(self: Any, wanted: int) -> Any:
         seen.append(self)
@@ -93,6 +111,8 @@ def test_children_of_a_path_add_up_to_it_and_leaves_to_what_is_explained(run: Fo
         assert found.paths.expansions > 10
         assert len(found.paths.paths) == 10
         tree = seen[-1]
+        channels = {column // tree.steps.length for kind, _, column in tree.site_from if kind == search.EDGE}
+        assert channels == ({0, 1, 2} if secant else {0})
         for site in range(tree.sites.count):
             kind, row, column = tree.site_from[site]
             if kind != search.OUT:
@@ -115,9 +135,10 @@ def test_fewer_paths_are_the_first_of_more() -> None:
     assert many.finished == few.finished >= sum(sizes)
 
 
+@pytest.mark.parametrize("method", ["frozen", "secant"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_in_float32_and_half_precision(dtype: torch.dtype) -> None:
-    run = Attributor(tiny_model("gemma2", dtype)).run(tokens(9), tap=True)
+def test_in_float32_and_half_precision(dtype: torch.dtype, method: Method) -> None:
+    run = Attributor(tiny_model("gemma2", dtype)).run(tokens(9), tap=True, method=method)
     found = run.attribute(TargetSpec(-1), PruningOptions(), compose=True, paths=10)
     assert found.compositions is not None
     assert found.paths is not None
@@ -151,6 +172,34 @@ def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     falcon = Attributor(randomised(transformers.FalconConfig(**sizes)))
     with pytest.raises(UnsupportedModelError, match="no compositions and paths: values are no slice of one linear layer's output"):
         falcon.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True)
+
+
+def test_secant_refuses_a_norm_of_queries_and_keys_that_takes_the_mean_off() -> None:
+    phi = Attributor(tiny_model("phi"))
+    assert phi.without_paths("frozen") is None
+    with pytest.raises(UnsupportedModelError, match="no compositions and paths by the method secant: its queries or keys in layer 0"):
+        phi.run(tokens(9), tap=True, method="secant").attribute(TargetSpec(-1), paths=5)
+
+
+@pytest.mark.parametrize("left", [True, False])
+def test_secant_paths_beside_a_padded_row_are_those_of_the_prompt_alone(left: bool) -> None:
+    attributor, ids, pad = Attributor(tiny_model("qwen3")), tokens(6), 3
+    alone = attributor.run(ids, tap=True, method="secant").attribute(TargetSpec(-1), compose=True, paths=30)
+    row = torch.cat([tokens(pad, seed=1), ids] if left else [ids, tokens(pad, seed=1)])
+    mask = torch.ones(2, 9, dtype=torch.long)
+    mask[1, :pad] = 0 if left else 1
+    mask[1, 6:] = 1 if left else 0
+    run = attributor.run(
+        torch.stack([tokens(9, seed=2), row]), attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_min(0), tap=True, method="secant"
+    )
+    found = run.attribute(TargetSpec(8 if left else 5), batch=1, compose=True, paths=30)
+    assert alone.paths is not None
+    assert found.paths is not None
+    assert [p.motif for p in found.paths.paths] == [p.motif for p in alone.paths.paths]
+    np.testing.assert_allclose([p.weight for p in found.paths.paths], [p.weight for p in alone.paths.paths], atol=1e-6)
+    assert alone.compositions is not None
+    assert found.compositions is not None
+    np.testing.assert_allclose(found.compositions.weight, alone.compositions.weight, atol=1e-6)
 
 
 def test_sums_that_fail_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

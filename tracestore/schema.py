@@ -249,7 +249,9 @@ NODES: Final[tuple[Node, ...]] = (
         (
             _OUTPUT,
             _MODEL,
-            _s("motif", "the path without positions: emb>L0.mlp>L23.h4:V>out; a head is entered by its values (V), keys (K) or queries (Q)"),
+            _s(
+                "motif", "the path without positions: emb>L0.mlp>L23.h4:V>out; a head is entered by its values (V), keys (K) or queries (Q)"
+            ),
             Column("hops", "strings", "its nodes with positions, source first"),
             _i("source_pos", "position of the token it starts at"),
             _f("weight", "exact signed contribution, logits"),

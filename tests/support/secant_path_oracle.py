@@ -38,7 +38,9 @@ class SecantPathOracle(PathOracle):
         self.projections = []
         for number, layer in enumerate(self.layers):
             at = f"model.layers.{number}."
-            found: dict[str, Any] = {name: (p[f"{at}self_attn.{name}_proj.weight"].T, p[f"{at}self_attn.{name}_proj.bias"]) for name in "qk"}
+            found: dict[str, Any] = {
+                name: (p[f"{at}self_attn.{name}_proj.weight"].T, p[f"{at}self_attn.{name}_proj.bias"]) for name in "qk"
+            }
             found["gate"] = p[f"{at}mlp.gate_proj.weight"].T, p[f"{at}mlp.gate_proj.bias"]
             n = apply(layer.norm_matrix, layer.entered, layer.norm_bias)
             found["query"] = rope(heads_of(n @ found["q"][0] + found["q"][1], self.heads), theta)

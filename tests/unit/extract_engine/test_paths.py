@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,7 +69,7 @@ def test_every_path_and_composition_is_that_of_the_enumeration_by_hand(
     assert max(abs(weight_of[pair] - pairs[pair]) for pair in weight_of) < 1e-6
 
 
-BY_SECANT = {
+BY_SECANT: dict[str, Callable[[], Any]] = {
     **{name: config for name, config in CONFIGS.items() if name != "phi"},  # its norm of queries and keys takes the mean off
     "bloom": lambda: transformers.BloomConfig(vocab_size=97, hidden_size=32, n_layer=3, n_head=4),
     "gpt_oss": lambda: transformers.GptOssConfig(
@@ -80,7 +81,8 @@ BY_SECANT = {
 @pytest.fixture(scope="module", params=[("frozen", name) for name in CONFIGS] + [("secant", name) for name in BY_SECANT], ids="-".join)
 def run(request: pytest.FixtureRequest) -> ForwardPass:
     method, name = request.param
-    return Attributor(randomised((BY_SECANT | CONFIGS)[name]())).run(tokens(9), tap=True, method=method)
+    config = (BY_SECANT | CONFIGS)[name]()
+    return Attributor(randomised(config)).run(tokens(9), tap=True, method=method)
 
 
 def test_compositions_of_a_reader_add_up_to_its_relevance(run: ForwardPass) -> None:
@@ -120,7 +122,9 @@ def test_children_of_a_path_add_up_to_it_and_leaves_to_what_is_explained(run: Fo
                 assert tree.sites.weight[site].sum() + tree.site_bias[site] == pytest.approx(parent, abs=1e-12)
         for head in range(tree.heads.count):
             row, column = tree.head_from[head]
-            assert tree.heads.weight[head].sum() + tree.head_bias.weight[head].sum() == pytest.approx(tree.sites.weight[row, column], abs=1e-12)
+            assert tree.heads.weight[head].sum() + tree.head_bias.weight[head].sum() == pytest.approx(
+                tree.sites.weight[row, column], abs=1e-12
+            )
 
 
 def test_fewer_paths_are_the_first_of_more() -> None:
@@ -190,7 +194,11 @@ def test_secant_paths_beside_a_padded_row_are_those_of_the_prompt_alone(left: bo
     mask[1, :pad] = 0 if left else 1
     mask[1, 6:] = 1 if left else 0
     run = attributor.run(
-        torch.stack([tokens(9, seed=2), row]), attention_mask=mask, position_ids=(mask.cumsum(1) - 1).clamp_min(0), tap=True, method="secant"
+        torch.stack([tokens(9, seed=2), row]),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp_min(0),
+        tap=True,
+        method="secant",
     )
     found = run.attribute(TargetSpec(8 if left else 5), batch=1, compose=True, paths=30)
     assert alone.paths is not None

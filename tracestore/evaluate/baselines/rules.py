@@ -24,8 +24,8 @@ from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.attention import AttentionState, Pattern, attend
 from tracestore.extract.capture import hidden_argument
 from tracestore.extract.freeze import frozen
-from tracestore.extract.secant import HALF, secant_rows
 from tracestore.extract.scores import tile_scores
+from tracestore.extract.secant import HALF, secant_rows
 
 Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 _TINY = 1e-12

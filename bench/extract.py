@@ -5,7 +5,8 @@
 
 Without --memory or --speed both are measured. Paired: within each repeat the plain forward (SDPA, no gradient, logits of the last
 position), forward + backward of the same model (frozen parameters, gradient at the embeddings) and the extraction (forward, backward
-with every attention edge, pruned, tables built) run one after the other; the medians of the ratios are printed. Above 256 tokens a third
+with every attention edge, pruned, tables built) run one after the other, then the same with the compositions and exact paths that are
+kept by default; the medians of the ratios are printed. Above 256 tokens a third
 of the repeats is taken. --cpu-time counts the time of this process instead of the clock's: what a busy machine allows to compare, with one
 thread. Memory is the growth of the peak over the loaded and warm model, at the largest length, one process per
 measurement.
@@ -66,11 +67,15 @@ def forward_backward(model: Any, ids: torch.Tensor) -> None:
     torch.autograd.grad(logits.max(), embeddings)
 
 
-def extract(attributor: Attributor, ids: torch.Tensor, method: Method) -> None:
-    """Trace one target: edges, pruning, tables."""
-    found = attributor.run(ids, method=method).attribute(TargetSpec(-1), PruningOptions(), last=True)
-    names = OutputNames("bench", "bench")
-    output_tables(found, names, first_local=ids.shape[1] + 1, token_locals=np.arange(1, ids.shape[1] + 1), token_ids=ids[0].numpy())
+def extract(attributor: Attributor, ids: torch.Tensor, method: Method, *, walk: bool = False) -> None:
+    """Trace one target: edges, pruning, tables; with `walk` also the compositions and paths kept by default."""
+    kept, names = PruningOptions(), OutputNames("bench", "bench")
+    run = attributor.run(ids, method=method, tap=walk)
+    found = run.attribute(TargetSpec(-1), kept, last=True, compose=walk, paths=kept.paths if walk else 0)
+    locals_ = np.arange(1, ids.shape[1] + 1)
+    output_tables(
+        found, names, first_local=ids.shape[1] + 1, token_locals=locals_, token_ids=ids[0].numpy(), most=kept.compositions if walk else 0
+    )
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_counter) -> float:
@@ -83,26 +88,28 @@ def seconds(work: Callable[[], object], clock: Callable[[], float] = time.perf_c
 def measure(model: Any, tokenizer: Any, lengths: list[int], repeats: int, method: Method, clock: Callable[[], float]) -> None:
     """Print the ratios for every length."""
     attributor = Attributor(model)
-    print("| tokens | forward, s | forward + backward | extraction, one target | over forward + backward | each further target |")
-    print("|---|---|---|---|---|---|")
+    print("| tokens | forward, s | forward + backward | extraction, one target | over forward + backward | each further target ", end="")
+    print("| with compositions and paths |\n|---|---|---|---|---|---|---|")
     for length in lengths:
         ids = prompt(tokenizer, length)
         work: tuple[Callable[[], object], ...] = (
             partial(plain, model, ids),
             partial(forward_backward, model, ids),
             partial(extract, attributor, ids, method),
+            partial(extract, attributor, ids, method, walk=True),
         )
         for warm in work:
             warm()
         rows = []
         for _ in range(repeats if length <= 256 else max(1, repeats // 3)):
-            base, both, traced = (seconds(each, clock) for each in work)
+            base, both, traced, walked = (seconds(each, clock) for each in work)
             run = attributor.run(ids, method=method)
             run.attribute(TargetSpec(-1))
             further = seconds(partial(run.attribute, TargetSpec(-1, runner_up=True)), clock)
-            rows.append((base, both / base, traced / base, traced / both, further / base))
+            rows.append((base, both / base, traced / base, traced / both, further / base, walked / base))
         median = [statistics.median(column) for column in zip(*rows, strict=True)]
-        print(f"| {length} | {median[0]:.3f} | {median[1]:.2f} x | {median[2]:.2f} x | {median[3]:.2f} | {median[4]:.2f} x |", flush=True)
+        ratios = f"{median[1]:.2f} x | {median[2]:.2f} x | {median[3]:.2f} | {median[4]:.2f} x | {median[5]:.2f} x"
+        print(f"| {length} | {median[0]:.3f} | {ratios} |", flush=True)
 
 
 def measure_memory(lengths: list[int], arguments: argparse.Namespace) -> None:

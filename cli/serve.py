@@ -29,13 +29,20 @@ def serve(
         ),
     ] = None,
     allow_cypher: Annotated[bool, typer.Option("--allow-cypher", help="Also run ad-hoc Cypher that reads.")] = False,
+    archive: options.OptionalArchive = None,
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds that a request may take.")] = 30.0,
     max_rows: Annotated[int, typer.Option("--max-rows", min=1, help="Rows of an answer at most.")] = 10_000,
+    export_timeout: Annotated[float, typer.Option("--export-timeout", min=0.1, help="Seconds that an export may take.")] = 600.0,
+    max_export_traces: Annotated[int, typer.Option("--max-export-traces", min=1, help="Traces of an export at most.")] = 10_000,
+    max_export_bytes: Annotated[int, typer.Option("--max-export-bytes", min=1, help="Bytes of an export at most.")] = 10 * 1024**3,
     concurrency: Annotated[int, typer.Option("--concurrency", min=1, max=64, help="Requests at work at a time; others wait.")] = 8,
     access_log: Annotated[bool, typer.Option("--access-log", help="Log every request (never its parameters) to stderr.")] = False,
     as_json: options.Json = False,
 ) -> None:
-    """Serve the page and the HTTP interface over a store, read-only, until Ctrl-C. A load may go on meanwhile."""
+    """Serve the page and the HTTP interface over a store, read-only, until Ctrl-C. A load may go on meanwhile.
+
+    With `--archive` traces can be exported over HTTP too.
+    """
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
         raise BadInputError(f"serving needs {', '.join(missing)}: run `pip install 'tracestore[serve]'`")
@@ -48,8 +55,12 @@ def serve(
         port=port,
         token=None if token_file is None else read_token(token_file),
         allow_cypher=allow_cypher,
+        archive=archive,
         timeout_s=timeout,
         max_rows=max_rows,
+        export_timeout_s=export_timeout,
+        max_export_traces=max_export_traces,
+        max_export_bytes=max_export_bytes,
         concurrency=concurrency,
     )
 

@@ -381,8 +381,8 @@ def table_level(table: str) -> Level:
 
 
 @cache
-def arrow_schema(table: str) -> pa.Schema:
-    """Give the Arrow schema of a table inside one trace: `local` (nodes) or `src`, `dst` (edges), then the properties."""
+def arrow_type(kind: Kind) -> pa.DataType:
+    """Give the Arrow type of a kind of property."""
     import pyarrow as pa
 
     types: dict[Kind, pa.DataType] = {
@@ -394,9 +394,17 @@ def arrow_schema(table: str) -> pa.Schema:
         "floats": pa.list_(pa.float32()),
         "ref": pa.int64(),
     }
+    return types[kind]
+
+
+@cache
+def arrow_schema(table: str) -> pa.Schema:
+    """Give the Arrow schema of a table inside one trace: `local` (nodes) or `src`, `dst` (edges), then the properties."""
+    import pyarrow as pa
+
     keys = ["local"] if table in NODE_BY_LABEL else ["src", "dst"]
     fields: list[pa.Field[pa.DataType]] = [pa.field(key, pa.int64(), nullable=False) for key in keys]
-    fields += [pa.field(c.name, types[c.kind], nullable=c.nullable) for c in table_columns(table)]
+    fields += [pa.field(c.name, arrow_type(c.kind), nullable=c.nullable) for c in table_columns(table)]
     return pa.schema(fields)
 
 

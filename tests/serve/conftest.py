@@ -13,6 +13,7 @@ from tests.conformance.engines import ENGINES
 from tests.support.store_graph import bundle_of
 from tests.support.synthetic import make_trace
 from tracestore.api import GraphStore, open_store
+from tracestore.archive import Archive
 from tracestore.model import Trace
 from tracestore.serve.app import create_app
 from tracestore.serve.settings import ServeSettings
@@ -52,6 +53,13 @@ def store_path(served_traces: list[Trace], tmp_path_factory: pytest.TempPathFact
     path = tmp_path_factory.mktemp("served") / "graph.lbug"
     with open_store(path) as opened:
         opened.engine.load(bundle_of(served_traces), level="mechanism")
+    return path
+
+
+@pytest.fixture(scope="session")
+def archive_path(served_traces: list[Trace], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("exported") / "archive"
+    Archive(path).write([*served_traces, make_trace(5, text="not loaded")])
     return path
 
 

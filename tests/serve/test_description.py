@@ -32,9 +32,9 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 @pytest.fixture(scope="module")
-def described(store_path: Path) -> Iterator[schemathesis.BaseSchema]:
+def described(store_path: Path, archive_path: Path) -> Iterator[schemathesis.BaseSchema]:
     with open_store(store_path, read_only=True) as graph:
-        app = create_app(graph, ServeSettings(store="-", allow_cypher=True, max_rows=200, token=TOKEN))
+        app = create_app(graph, ServeSettings(store="-", archive=str(archive_path), allow_cypher=True, max_rows=200, token=TOKEN))
         yield schemathesis.openapi.from_asgi("/openapi.json", app, headers=HEADERS)
 
 

@@ -7,6 +7,7 @@ out; GraphML knows no lists, so they are JSON there.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -59,15 +60,21 @@ def _attributes(row: dict[str, Any], lists: bool) -> dict[str, Any]:
     }
 
 
-def _write(format: str, request: ExportRequest, _plan: LoadPlan, folder: Path) -> tuple[int, int, int]:
+def graph_file(format: str, trace: Trace) -> tuple[str, Iterable[str]]:
+    """Give the name and the text, in pieces, of a trace's file."""
     import networkx as nx
 
+    name = f"{trace.trace_id}{_SUFFIX[format]}"
+    if format == "graphml":
+        return name, (f"{line}\n" for line in nx.generate_graphml(trace_graph(trace, lists=False)))
+    return name, json.JSONEncoder(ensure_ascii=False).iterencode(nx.node_link_data(trace_graph(trace), edges="edges"))
+
+
+def _write(format: str, request: ExportRequest, _plan: LoadPlan, folder: Path) -> tuple[int, int, int]:
     traces = nodes = edges = 0
     for trace in traces_of(request):
-        with text_file(folder / f"{trace.trace_id}{_SUFFIX[format]}") as file:
-            if format == "graphml":
-                file.writelines(f"{line}\n" for line in nx.generate_graphml(trace_graph(trace, lists=False)))
-            else:
-                json.dump(nx.node_link_data(trace_graph(trace), edges="edges"), file, ensure_ascii=False)
+        name, text = graph_file(format, trace)
+        with text_file(folder / name) as file:
+            file.writelines(text)
         traces, nodes, edges = traces + 1, nodes + node_count(trace), edges + edge_count(trace)
     return traces, nodes, edges

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +37,17 @@ def export_neuronpedia(request: ExportRequest) -> ExportReport:
 def _write(request: ExportRequest, _plan: LoadPlan, folder: Path) -> tuple[int, int, int]:
     traces = nodes = edges = 0
     for trace in traces_of(request):
-        for output in trace.outputs:
-            with text_file(folder / f"{file_name(output.output_id)}.json") as file:
-                json.dump(attribution_graph(output), file, ensure_ascii=False, allow_nan=False)
+        for name, text in graph_files(trace):
+            with text_file(folder / name) as file:
+                file.write(text)
         traces, nodes, edges = traces + 1, nodes + node_count(trace), edges + edge_count(trace)
     return traces, nodes, edges
+
+
+def graph_files(trace: Trace) -> Iterator[tuple[str, str]]:
+    """Give the name and the text of each prediction's file."""
+    for output in trace.outputs:
+        yield f"{file_name(output.output_id)}.json", json.dumps(attribution_graph(output), ensure_ascii=False, allow_nan=False)
 
 
 def attribution_graph(output: Output) -> dict[str, Any]:

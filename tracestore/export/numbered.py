@@ -5,7 +5,7 @@ Memory does not grow with the archive: a bundle of rows at a time, and what tell
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,14 +24,17 @@ _ANNOTATION_ROWS: Final = 50_000
 
 @dataclass(slots=True)
 class NumberedArchive:
-    """The rows of an archive at a level; `since` leaves out packages closed before it, ms since 1970.
+    """The rows of an archive at a level; `since` leaves out packages closed before it, ms since 1970; `only` all other traces.
 
-    Ask for `traces()` first: appended rows belong to traces that have a number by then.
+    `tables` names the tables to read, if not those of the level. Traces have the same numbers whatever is read of them. Ask for
+    `traces()` first: appended rows belong to traces that have a number by then.
     """
 
     archive: Archive
     level: LoadLevel
     since: int | None = None
+    only: Collection[str] | None = None
+    tables: Sequence[str] | None = None
     numbers: dict[str, int] = field(default_factory=dict)
 
     def packages(self) -> list[Package]:
@@ -41,7 +44,7 @@ class NumberedArchive:
     def traces(self) -> Iterator[tuple[tuple[str, ...], Staged]]:
         """Give the traces of every package, bundle by bundle: their ids and their rows."""
         for package in self.packages():
-            for part in self.archive.bundles(package, level=self.level, max_rows=_BUNDLE_ROWS):
+            for part in self.archive.bundles(package, level=self.level, trace_ids=self.only, tables=self.tables, max_rows=_BUNDLE_ROWS):
                 first = len(self.numbers) + 1
                 numbers = {ordinal: first + ordinal for ordinal in range(len(part.trace_ids))}
                 self.numbers.update(zip(part.trace_ids, numbers.values(), strict=True))
@@ -51,7 +54,7 @@ class NumberedArchive:
         """Give the appended rows (further input lines, knockouts) of those traces, each row once."""
         seen: set[tuple[Any, ...]] = set()
         for package in self.archive.annotations():
-            for part in self.archive.bundles(package, max_rows=_ANNOTATION_ROWS):
+            for part in self.archive.bundles(package, tables=self.tables, max_rows=_ANNOTATION_ROWS):
                 numbers = {ordinal: self.numbers[name] for ordinal, name in enumerate(part.trace_ids) if name in self.numbers}
                 stager = Stager(TraceBundle(part.trace_ids, part.tables), numbers)
                 nodes, edges = {}, {}

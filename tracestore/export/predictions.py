@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,10 +50,14 @@ def _write_lines(request: ExportRequest, path: Path, lines: Any) -> tuple[int, i
     traces = nodes = edges = 0
     with text_file(path) as file:
         for trace in traces_of(request):
-            for line in lines(trace):
-                file.write(json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n")
+            file.writelines(json_lines(lines(trace)))
             traces, nodes, edges = traces + 1, nodes + node_count(trace), edges + edge_count(trace)
     return traces, nodes, edges
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Spell objects as lines of JSON."""
+    return (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in rows)
 
 
 def predictions(trace: Trace) -> Iterator[dict[str, Any]]:

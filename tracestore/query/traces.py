@@ -1,4 +1,4 @@
-"""Read whole things of the store by their id: the summary of a trace, the place of an output, the exact paths of an output.
+"""Read whole things of the store by their id: the summary of a trace, the place of an output.
 
 The statements are portable Cypher made from the schema: every property of a label, found by the range of its trace's keys.
 """
@@ -88,12 +88,6 @@ def read_summary(store: Runner, trace_id: str, limits: Limits) -> TraceSummary |
         if _rows(store, statement, {"trace_id": trace_id}, limits) == found:
             return TraceSummary(trace, **parts)
     raise StoreUnavailableError(f"the trace {trace_id} is being replaced again and again; try later")
-
-
-def read_paths(store: Runner, output_uid: int, k: int, limits: Limits) -> list[Row]:
-    """Read the `k` largest exact paths of an output, `rank` 1 first: every property of `Path`."""
-    statement = f"MATCH (n:Path) WHERE n.output_uid = $output RETURN {_properties('Path')} ORDER BY rank, uid LIMIT $k"
-    return _rows(store, statement, {"output": output_uid, "k": k}, limits)
 
 
 def _properties(label: str) -> str:

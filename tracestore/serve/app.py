@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from fastapi import FastAPI
 
 from tracestore._version import __version__
+from tracestore.api import open_archive
 from tracestore.serve import metrics, middleware, openapi, problems
-from tracestore.serve.routes import cypher, health, outputs, page, queries, traces
+from tracestore.serve.routes import cypher, export, health, outputs, page, queries, traces
 from tracestore.serve.settings import ServeSettings
 
 if TYPE_CHECKING:
@@ -20,7 +21,10 @@ DESCRIPTION = "Which earlier tokens drove this output token? Traces of language 
 
 
 def create_app(graph: GraphStore, settings: ServeSettings) -> FastAPI:
-    """Make the application over an open store, which it closes when it ends."""
+    """Make the application over an open store, which it closes when it ends.
+
+    Raises BadInputError and ArchiveError when there is no archive where the settings say.
+    """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -29,12 +33,15 @@ def create_app(graph: GraphStore, settings: ServeSettings) -> FastAPI:
 
     app = FastAPI(title="tracestore", version=__version__, description=DESCRIPTION, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.graph, app.state.settings, app.state.metrics = graph, settings, metrics.Metrics()
+    app.state.archive = None if settings.archive is None else open_archive(settings.archive)
     problems.install(app)
-    for router in (traces.router, outputs.router, queries.make_router(), cypher.router, health.router):
+    for router in (traces.router, outputs.router, queries.make_router(), export.router, cypher.router, health.router):
         app.include_router(router)
     page.install(app)
     openapi.install(app)
     # the last one added is the outermost
+    app.add_middleware(middleware.AnswerLimit, most=settings.max_answer_bytes, most_of_export=settings.max_export_bytes)
+    app.add_middleware(middleware.Exports, places=settings.exports, seconds=settings.export_timeout_s)
     app.add_middleware(middleware.Places, places=settings.concurrency, most_waiting=settings.max_waiting, patience_s=settings.timeout_s)
     app.add_middleware(middleware.BodyLimit, most=settings.max_body_bytes)
     if settings.token is not None:

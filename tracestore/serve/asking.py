@@ -17,6 +17,7 @@ from tracestore.store.base import Limits, Result
 
 if TYPE_CHECKING:
     from tracestore.api import GraphStore
+    from tracestore.archive import Archive
 
 _DEEPEST: Final = 8
 _INT64: Final = 2**63
@@ -25,9 +26,10 @@ _INT64: Final = 2**63
 class Asker:
     """One request's way to the store. Usable wherever statements are run."""
 
-    def __init__(self, graph: GraphStore, settings: ServeSettings) -> None:
+    def __init__(self, graph: GraphStore, settings: ServeSettings, archive: Archive | None = None) -> None:
         self.graph = graph
         self.settings = settings
+        self.archive = archive
         self._deadline = time.monotonic() + settings.timeout_s
 
     @property
@@ -92,4 +94,5 @@ def sound(value: Any, depth: int = 0) -> Any:
 
 def asker(request: Request) -> Asker:
     """Give a request its way to the store (a FastAPI dependency)."""
-    return Asker(request.app.state.graph, request.app.state.settings)
+    state = request.app.state
+    return Asker(state.graph, state.settings, state.archive)

@@ -16,6 +16,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tracestore.serve.problems import RETRY_AFTER_S, ProblemError
+from tracestore.serve.settings import EXPORT_PREFIX
 
 log: Final = logging.getLogger("tracestore.serve")
 
@@ -167,8 +168,85 @@ class BodyLimit:
             await problem.response()(scope, receive, send)
 
 
+class AnswerTooLargeError(Exception):
+    """An answer grew beyond its bound after it had begun: the connection is cut, so that nobody takes it for whole."""
+
+
+class AnswerLimit:
+    """Bound the bytes of an answer: a problem instead of it where its length is said, else the end of the connection."""
+
+    def __init__(self, app: ASGIApp, most: int, most_of_export: int) -> None:
+        self.app = app
+        self.most = most
+        self.most_of_export = most_of_export
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        most = self.most_of_export if is_export(scope) else self.most
+        problem = ProblemError(422, "answer-too-large", f"An answer may have {most} bytes: ask for fewer rows, or in another form.")
+        sent, refused = 0, False
+
+        async def weighing(message: Message) -> None:
+            nonlocal sent, refused
+            if message["type"] == "http.response.start":
+                refused = int(Headers(raw=message["headers"]).get("content-length", "0")) > most
+                if refused:
+                    await problem.response()(scope, receive, send)
+            if refused:
+                return
+            sent += len(message.get("body", b""))
+            if sent > most:
+                raise AnswerTooLargeError
+            await send(message)
+
+        await self.app(scope, receive, weighing)
+
+
+class Exports:
+    """Let few exports be at work, each for a time, beside the places of other requests; more are told to come back later."""
+
+    def __init__(self, app: ASGIApp, places: int, seconds: float) -> None:
+        self.app = app
+        self._free = places
+        self._seconds = seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not is_export(scope):
+            await self.app(scope, receive, send)
+            return
+        if self._free == 0:
+            problem = ProblemError(429, "busy", "Other exports are at work; try again.", {"Retry-After": str(RETRY_AFTER_S)})
+            await problem.response()(scope, receive, send)
+            return
+        started = False
+
+        async def watching(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        self._free -= 1
+        try:
+            async with asyncio.timeout(self._seconds):  # also for a client that does not read on
+                await self.app(scope, receive, watching)
+        except TimeoutError:
+            if started:
+                raise
+            problem = ProblemError(504, "timeout", f"The export took longer than {self._seconds:g} s; narrow it by filters.")
+            await problem.response()(scope, receive, send)
+        finally:
+            self._free += 1
+
+
+def is_export(scope: Scope) -> bool:
+    """Is this a request for an export?"""
+    return scope["type"] == "http" and str(scope["path"]).startswith(f"{EXPORT_PREFIX}/")
+
+
 class Places:
-    """Let a number of requests work at a time; others wait, up to a number and a time. The page's files need no place."""
+    """Let a number of requests work at a time; others wait, up to a number and a time. The page's files and exports need no place."""
 
     def __init__(self, app: ASGIApp, places: int, most_waiting: int, patience_s: float) -> None:
         self.app = app
@@ -178,7 +256,7 @@ class Places:
         self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/api"):
+        if scope["type"] != "http" or not scope["path"].startswith("/api") or is_export(scope):
             await self.app(scope, receive, send)
             return
         if not await self._enter():

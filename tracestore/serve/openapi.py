@@ -11,6 +11,7 @@ from tracestore.query.catalogue import catalogue, entry
 from tracestore.serve import named
 from tracestore.serve.problems import SCHEMA
 from tracestore.serve.routes import queries, traces
+from tracestore.serve.settings import EXPORT_PREFIX
 
 
 def install(app: FastAPI) -> None:
@@ -41,9 +42,14 @@ def _description(app: FastAPI) -> dict[str, Any]:
     listing = found["paths"]["/api/traces"]["get"]
     header = entry(traces.LISTING).header
     listing["parameters"] += named.described_parameters(header, leave_out=traces.PAGING)
+    for path in ("/{form}", "/{form}/{table}"):
+        found["paths"][EXPORT_PREFIX + path]["get"]["parameters"] += named.described_parameters(header, leave_out=traces.PAGING)
     following = {"type": ["string", "null"], "description": "the cursor of the next page; null on the last"}
     listing["responses"]["200"] = named.described_rows(header, {"next": following})
-    for part, query in (("drivers", "drivers"), ("heads", "driver_heads")):
-        found["paths"][f"/api/outputs/{{output_id}}/{part}"]["get"]["responses"]["200"] = named.described_rows(entry(query).header)
+    mass = {"type": ["number", "null"]}
+    masses = {f"path_mass_{part}": {**mass, "description": f"sum of |weight| of {part} paths, logits"} for part in ("finished", "open")}
+    for part, query in (("drivers", "drivers"), ("heads", "driver_heads"), ("paths", "driver_paths")):
+        more = masses if part == "paths" else None
+        found["paths"][f"/api/outputs/{{output_id}}/{part}"]["get"]["responses"]["200"] = named.described_rows(entry(query).header, more)
     found["paths"]["/api/cypher"]["post"]["responses"]["200"] = named.described_rows(None)
     return found

@@ -50,15 +50,6 @@ class OutputAnswer(BaseModel):
     model_config = ConfigDict(json_schema_extra=node_schema("Output"))
 
 
-class PathsAnswer(BaseModel):
-    """The largest exact paths of an output."""
-
-    rows: list[dict[str, Any]] = Field(json_schema_extra=_rows_of("Path"))
-    truncated: bool
-    path_mass_finished: float | None = Field(description="sum of |weight| of finished paths, logits")
-    path_mass_open: float | None = Field(description="sum of |weight| of unfinished paths, logits")
-
-
 class Node(BaseModel):
     """A node, in the fields of Grafana's node graph panel and our own."""
 

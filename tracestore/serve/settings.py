@@ -11,12 +11,17 @@ from typing import Final
 from tracestore.errors import BadInputError
 
 SHORTEST_TOKEN: Final = 16
+EXPORT_PREFIX: Final = "/api/export"
+"""Addresses with places, a time and a size of their own."""
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
 @dataclass(frozen=True, slots=True)
 class ServeSettings:
-    """Settings of one server. Bounds hold for every request: seconds, rows, bytes of a body, requests at work and waiting."""
+    """Settings of one server. Bounds hold for every request: seconds, rows, bytes of a body and of an answer, requests at work and waiting.
+
+    Exports have bounds of their own: seconds, traces, bytes, and how many may be at work.
+    """
 
     store: str
     host: str = "127.0.0.1"
@@ -28,6 +33,12 @@ class ServeSettings:
     max_body_bytes: int = 256 * 1024
     concurrency: int = 8
     max_waiting: int = 200
+    max_answer_bytes: int = 64 * 1024**2
+    archive: str | None = None
+    export_timeout_s: float = 600.0
+    max_export_traces: int = 10_000
+    max_export_bytes: int = 10 * 1024**3
+    exports: int = 2
 
     def __post_init__(self) -> None:
         """Refuse what would be open to others. Raises BadInputError."""

@@ -9,12 +9,12 @@ from starlette.responses import Response
 
 from tracestore.query.mechanism import MOST_EDGES, GraphEdge, GraphNode, read_graph
 from tracestore.query.rows import plain
-from tracestore.query.traces import read_output_row, read_paths
+from tracestore.query.traces import read_output_row
 from tracestore.serve.asking import Asker, asker, sound
 from tracestore.serve.named import only_declared
 from tracestore.serve.negotiation import JSON, choose, json_response, rows_response
 from tracestore.serve.problems import ProblemError, not_found, responses
-from tracestore.serve.schemas import GraphAnswer, OutputAnswer, PathsAnswer
+from tracestore.serve.schemas import GraphAnswer, OutputAnswer
 
 router = APIRouter(prefix="/api/outputs", tags=["outputs"], dependencies=[Depends(only_declared)])
 
@@ -54,13 +54,14 @@ def heads(request: Request, output_id: str, ask: Ask, limit: Limit = 64) -> Resp
     return rows_response(request, table, truncated=result.truncated or result.table.num_rows > limit)
 
 
-@router.get("/{output_id}/paths", response_model=PathsAnswer, responses=responses(404, 422))
-def paths(output_id: str, ask: Ask, limit: Limit = 50) -> Response:
-    """Give the largest exact paths, and the mass of paths that were finished and left open (null where paths were not computed)."""
+@router.get("/{output_id}/paths", responses=responses(404, 406, 422))
+def paths(request: Request, output_id: str, ask: Ask, limit: Limit = 50) -> Response:
+    """Give the largest exact paths, and (in JSON) the mass of paths that were finished and left open; null where none were computed."""
     place = ask.output(output_id)
-    rows = read_paths(ask, place.uid, limit + 1, ask.everything)
+    result = ask.named("driver_paths", {"output_uid": place.uid}, limit=limit + 1)
+    table = result.table.slice(0, limit)
     own = {"path_mass_finished": place.path_mass_finished, "path_mass_open": place.path_mass_open}
-    return json_response(plain({"rows": rows[:limit], "truncated": len(rows) > limit, **own}))
+    return rows_response(request, table, truncated=result.truncated or result.table.num_rows > limit, more=plain(own))
 
 
 @router.get("/{output_id}/graph", response_model=GraphAnswer, responses=responses(404, 406, 422))

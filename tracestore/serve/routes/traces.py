@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Depends, Query, Request
 from starlette.responses import Response
 
-from tracestore.query.catalogue import entry
 from tracestore.query.rows import plain
 from tracestore.query.traces import read_summary
 from tracestore.serve.asking import Asker, asker, sound
@@ -34,8 +34,7 @@ def list_traces(
 ) -> Response:
     """List traces, newest first, one page at a time; traces that arrive meanwhile do not shift the pages."""
     given = query_parameters(request, beside=("limit", "cursor"))
-    if unknown := sorted(set(given) & set(PAGING)):
-        raise ProblemError(422, "bad-request", f"Pages are turned with `cursor`, not with {', '.join(unknown)}.")
+    refuse_paging(given)
     size = min(limit, ask.settings.max_rows)
     result = ask.named(LISTING, {**given, **_position(cursor)}, limit=size + 1)
     table = result.table.slice(0, size)
@@ -55,9 +54,10 @@ def one_trace(trace_id: str, ask: Annotated[Asker, Depends(asker)]) -> Response:
     return json_response(plain(parts))
 
 
-def parameters_of_listing() -> tuple[str, ...]:
-    """Name the filters of the list."""
-    return tuple(p.name for p in entry(LISTING).header.parameters if p.name not in PAGING)
+def refuse_paging(given: Mapping[str, object]) -> None:
+    """Refuse the query's own parameters of paging. Raises ProblemError 422."""
+    if unknown := sorted(set(given) & set(PAGING)):
+        raise ProblemError(422, "bad-request", f"Only filters are taken here, not {', '.join(unknown)}; a list is paged with `cursor`.")
 
 
 def _cursor(row: dict[str, Any]) -> str:

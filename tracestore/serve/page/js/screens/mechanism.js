@@ -187,7 +187,7 @@ class MechanismView {
 function stopsOf({ hops }) {
   const stops = [];
   let pos = null;
-  for (const hop of hops) {
+  for (const hop of hops.split(">")) {
     const name = hop.replace(/:[A-Z]+@/, "@"); // a head's hop also says by which way it was entered
     const head = /^L(\d+)\.h\d+@(\d+)$/.exec(name);
     if (head) stops.push(`L${head[1]}.pre@${pos}`, name, `L${head[1]}.mid@${head[2]}`);

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
+from tests.conformance.conftest import fixed_traces
 from tests.support.command_line import ok
-from tests.support.synthetic import make_traces
+from tests.support.recipes import STATEMENTS, ask, views
 from tracestore import api
 from tracestore.api import GraphStore
 from tracestore.archive import Archive
+from tracestore.query import catalogue, entry
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "duckdb.md"
-STATEMENTS = dict(re.findall(r"^### (\w+)\n.*?^```sql\n(.*?)^```", PAGE.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE))
 ALL = {"k": 1_000_000}
 
 
@@ -25,27 +23,25 @@ ALL = {"k": 1_000_000}
 def both(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[GraphStore, duckdb.DuckDBPyConnection]]:
     folder = tmp_path_factory.mktemp("duckdb")
     archive = Archive(folder / "archive")
-    archive.write(make_traces(6, extras=True, n_outputs=3))
+    archive.write(fixed_traces())
     ok("export", "--archive", archive.path, "--format", "parquet", "--output", folder / "tables")
-    tables = duckdb.connect()
-    for path in (folder / "tables").glob("*.parquet"):
-        name = "Influences" if path.stem == "INFLUENCES.Token.Output" else path.stem
-        tables.execute(f"CREATE VIEW \"{name}\" AS SELECT * FROM '{path}'")
+    tables = views(folder / "tables")
     with api.open_store(folder / "graph.lbug") as store:
         store.load(archive, level="mechanism")
         yield store, tables
 
 
-def parameters(store: GraphStore, name: str) -> dict[str, Any]:
-    output = store.query("list_outputs", k=1).to_pylist()[0]
-    if name == "drivers_across":
-        return {"text": output["text"]}
-    if name == "outputs_driven_by":
-        token = store.cypher("MATCH (t:Token) WHERE NOT t.sink RETURN t.text AS text LIMIT 1").to_pylist()[0]
-        return {"text": token["text"]}
-    if name == "outputs_of_head":
-        return {"layer": 1, "head": 0}
-    return {"output_id": output["output_id"]} if name == "similar_mechanism" else {}
+OF_OUTPUT = ("drivers", "similar_mechanism")
+CHOSEN: dict[str, dict[str, Any]] = {
+    "drivers_across": {"text": " the"},
+    "outputs_driven_by": {"text": " the"},
+    "outputs_of_head": {"layer": 1, "head": 0},
+    "search_text": {"text": "CAT"},
+    "compare_models": {"a": "synthetic", "b": "other"},
+    "compare_models_tokens": {"a": "synthetic", "b": "other"},
+    "compare_variants": {"a": "clean", "b": "corrupt"},
+    "compare_variants_tokens": {"a": "clean", "b": "corrupt"},
+}
 
 
 def comparable(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
@@ -57,19 +53,18 @@ def comparable(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("name", STATEMENTS)
 def test_sql_and_cypher_agree(both: tuple[GraphStore, duckdb.DuckDBPyConnection], name: str) -> None:
     store, tables = both
-    chosen = parameters(store, name)
-    extra = {"min_cosine": -1.0} if name == "similar_mechanism" else {}
-    cypher = store.query(name, **chosen, **extra, **ALL).to_pylist()
-    cursor = tables.execute(STATEMENTS[name], chosen)
-    names = [column[0] for column in cursor.description or ()]
-    sql = [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
+    output = store.query("list_outputs", k=1).to_pylist()[0]
+    chosen = {"output_id": output["output_id"]} if name in OF_OUTPUT else CHOSEN.get(name, {})
+    everything = ALL if entry(name).header.rows == "k" else {}
+    cypher = store.query(name, **chosen, **everything).to_pylist()
+    sql = ask(tables, name, chosen)
     assert cypher
-    assert set(names) == set(cypher[0])
+    assert set(sql[0]) == set(cypher[0])
     assert len(sql) == len(cypher)
     for theirs, ours in zip(comparable(sql), comparable(cypher), strict=True):
         for a, b in zip(theirs, ours, strict=True):
             assert a == (pytest.approx(b, rel=1e-5, abs=1e-6) if isinstance(b, float) else b)
 
 
-def test_the_page_has_the_questions_over_many_prompts() -> None:
-    assert {"drivers_across", "heads_across", "induction_heads", "correct_or_wrong", "similar_mechanism"} <= set(STATEMENTS)
+def test_every_question_over_many_prompts_has_its_statement() -> None:
+    assert {name for name, found in catalogue().items() if found.header.across} == set(STATEMENTS) - {"drivers"}

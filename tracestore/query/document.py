@@ -19,13 +19,20 @@ tracestore queries                                        # this list
 tracestore query drivers -p output_id=... -p k=8 --store graph.lbug
 ```
 
-In Python: `store.query("drivers", output_id=..., k=8)`. A parameter that is *optional* filters only when it is given. All queries see
-complete (READY) traces only. Weights, scores and relevance are in logits; a share is between 0 and 1.
+In Python: `store.query("drivers", output_id=..., k=8)` gives a pyarrow table. A parameter that is *optional* filters only when it is
+given. All queries see complete (READY) traces only. Weights, scores and relevance are in logits; a share is between 0 and 1.
 
 Every query over many prompts filters by `model_id`, `method`, `dataset`, `split`, `tag`, `session_id`, time (`since`, `until`), `origin`
 and `correct` of the predictions, `min_share`, and with or without attention sinks (`sink`), or says why one of these means nothing to it.
 `origin` is that of the token a prediction was about: a prediction that nothing follows in the text (as `targets="last"` gives on a bare
 prompt) has none.
+
+As a data frame (`pip install 'tracestore[frames]'`):
+
+```python
+frame = store.query("heads_across", model_id="...").to_pandas()
+frame = polars.from_arrow(store.query("heads_across", model_id="..."))
+```
 
 ## Ad-hoc Cypher
 

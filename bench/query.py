@@ -25,6 +25,7 @@ from tracestore.errors import QueryError
 from tracestore.query import catalogue, entry, run_named
 from tracestore.store import open_engine
 from tracestore.store.base import Store
+from tracestore.store.ladybug.reading import with_literal_counts
 
 AIM_MS = 5.0
 
@@ -87,7 +88,7 @@ def bare(path: str, outputs: pa.Table, repeats: int) -> list[float]:
 
     def call(index: int) -> Any:
         statement, used = found.statement(found.bind(arguments("drivers", outputs, index)))
-        return connection.execute(statement, used).get_as_arrow()
+        return connection.execute(*with_literal_counts(statement, used)).get_as_arrow(chunk_size=-1)
 
     taken = timed(call, repeats)
     connection.close()

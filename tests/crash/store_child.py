@@ -1,4 +1,5 @@
 """A process that is made to be killed: it loads, attaches, deletes, replaces and rebuilds at random, telling each step before and after.
+Half of them copy in one transaction, half in many, as large batches are.
 
 `python -m tests.crash.store_child ARCHIVE STORE SEED`; lines of JSON on stdout.
 """
@@ -14,6 +15,7 @@ from tracestore.archive import Archive
 from tracestore.load import attach_output, load_archive, rebuild_store
 from tracestore.store import open_engine
 from tracestore.store.base import Limits, LoadLevel, Store, TraceBundle
+from tracestore.store.ladybug import ingest
 
 LEVELS: tuple[LoadLevel, ...] = ("summary", "mechanism")
 
@@ -63,6 +65,8 @@ def step(archive: Archive, store: Store, dice: random.Random, outputs: list[str]
 def main() -> None:
     archive, url, dice = Archive(sys.argv[1]), sys.argv[2], random.Random(int(sys.argv[3]))
     outputs = [output.output_id for trace in archive.read_traces() for output in trace.outputs]
+    if dice.random() < 0.5:
+        ingest.OWN_STATEMENT_ROWS = 0  # as for large batches: every table of edges is copied on its own
     tell(begin="open")
     while True:
         if dice.random() < 0.25:

@@ -32,6 +32,11 @@ class CatalogueEntry:
         """The name that users type."""
         return self.header.name
 
+    @property
+    def is_about_one_output(self) -> bool:
+        """Does it start from a single explained prediction, so that it is small and asked often?"""
+        return any("output_id" in group for group in self.header.needs)
+
     def bind(self, params: Mapping[str, object]) -> dict[str, Value]:
         """Type and check parameters, strings included. Raises QueryError."""
         return bind(self.name, self.header.parameters, self.header.needs, params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.query.catalogue import CatalogueEntry, entry
@@ -26,10 +27,11 @@ def run_named(store: Store, name: str, params: Mapping[str, object] | None = Non
     found = entry(name, store.capabilities.dialect)
     values = found.bind(params or {})
     limits = limits or Limits(timeout_s=DEFAULT_TIMEOUT_S, max_rows=found.row_cap(values))
+    limits = replace(limits, keep_plan=found.is_about_one_output)
     skipped = 0 if store.capabilities.skips_past_the_end else int(values.get("offset") or 0)
     if skipped:  # read from the first row on, and leave the rows out here
         values = {**values, "offset": 0, found.header.rows: min(found.row_cap(values) + skipped, _INT64_MAX)}
-        limits = Limits(limits.timeout_s, None if limits.max_rows is None else limits.max_rows + skipped)
+        limits = replace(limits, max_rows=None if limits.max_rows is None else limits.max_rows + skipped)
     statement, used = found.statement(values)
     result = store.run(statement, used, limits)
     return Result(_conform(result.table.slice(skipped), found), result.truncated)

@@ -43,10 +43,14 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Bounds of one query: seconds and rows (None: as many as there are)."""
+    """Bounds of one query: seconds and rows (None: as many as there are).
+
+    `keep_plan`: a small question that will be asked again with other values; an engine may keep its plan, and the memory that takes.
+    """
 
     timeout_s: float = 30.0
     max_rows: int | None = 10_000
+    keep_plan: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -160,6 +160,49 @@ def test_a_short_count_leaves_nothing_and_can_be_repeated(tmp_path: Path, monkey
         assert store.check().problems == ()
 
 
+def test_large_tables_are_copied_one_by_one_and_take_less_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces = make_traces(2)
+
+    def lists(store: Store) -> set[str]:
+        found = ask(store, "CALL storage_info('VALUE') RETURN column_name AS name, compression AS compression")
+        return {row["compression"] for row in found if "csr" in row["name"]}
+
+    with open_engine(str(tmp_path / "whole.lbug")) as store:
+        store.load(bundle_of(traces), level="mechanism")
+        assert "UNCOMPRESSED" in lists(store)
+    monkeypatch.setattr(ingest, "OWN_STATEMENT_ROWS", 0)
+    with open_engine(str(tmp_path / "graph.lbug")) as store:
+        report = store.load(bundle_of(traces), level="mechanism")
+        assert differences(stored_graph(store), expected_graph(traces)) == []
+        assert sum(store.status().edges.values()) == report.edges
+        assert "UNCOMPRESSED" not in lists(store)
+
+
+def test_a_failure_between_two_tables_is_cleaned_when_the_store_is_opened_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    traces, url = make_traces(2, n_outputs=2), str(tmp_path / "graph.lbug")
+    copy = ingest._copy
+    seen: list[str] = []
+
+    def lose_a_row(connection: Any, statement: str, table: pa.Table, name: str) -> None:
+        seen.append(name)
+        copy(connection, statement, table.slice(1) if name == "State" else table, name)
+
+    monkeypatch.setattr(ingest, "OWN_STATEMENT_ROWS", 0)
+    with open_engine(url) as store:
+        with monkeypatch.context() as patch:
+            patch.setattr(ingest, "_copy", lose_a_row)
+            with pytest.raises(StoreError):  # edges of a State that is not there
+                store.load(bundle_of(traces), level="mechanism")
+        assert seen[-2:] == ["EMITS.Output.Token", "EMBEDS.Token.State"], "the tables before it were committed"
+        with pytest.raises(StoreError, match="open it again"):
+            store.load(bundle_of(traces), level="mechanism")
+    with open_engine(url) as store:
+        assert store.ready() == frozenset()
+        assert stored_graph(store)["orphans"] == set()
+        store.load(bundle_of(traces), level="mechanism")
+        assert differences(stored_graph(store), expected_graph(traces)) == []
+
+
 def test_what_a_dead_loader_left_is_cleaned_on_opening(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tracestore.store.ladybug import cleanup, ledger
 

@@ -15,6 +15,8 @@ from tests.support.synthetic import make_trace, make_traces
 from tracestore.errors import QueryError
 from tracestore.store import open_engine
 from tracestore.store.base import Limits
+from tracestore.store.ladybug import handle
+from tracestore.store.ladybug.reading import with_literal_counts
 
 HEAVY = "UNWIND range(1, 3000000) AS x UNWIND range(1, 1000) AS y RETURN sum(x * y) AS s"
 
@@ -149,3 +151,52 @@ def test_a_read_counts_only_if_the_pages_stayed_the_same(url: str, monkeypatch: 
         monkeypatch.setattr(Reader, "_once", read_while_written)
         assert len(ask(reader, "MATCH (t:Trace) WHERE t.ready_id IS NOT NULL RETURN t.trace_id")) == 3
         assert attempts == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("statement", "spelt", "left"),
+    [
+        ("RETURN 1 LIMIT $k", "RETURN 1 LIMIT 3", set()),
+        ("RETURN 1 skip  $k limit\n$n", "RETURN 1 skip  3 limit\n4", set()),
+        ("RETURN $k LIMIT $k", "RETURN $k LIMIT 3", {"k"}),
+        ("RETURN 'LIMIT $k $n' LIMIT $n // LIMIT $k", "RETURN 'LIMIT $k $n' LIMIT 4 // LIMIT $k", {"k"}),
+        ("RETURN 1 LIMIT $flag SKIP $low LIMIT $word LIMIT $unknown", None, {"flag", "low", "word"}),
+    ],
+)
+def test_counts_behind_limit_and_skip_are_spelt_out(statement: str, spelt: str | None, left: set[str]) -> None:
+    params = {"k": 3, "n": 4, "flag": True, "low": -1, "word": "1"}
+    used = {name: value for name, value in params.items() if f"${name}" in statement}
+    text, rest = with_literal_counts(statement, used)
+    assert (text, set(rest)) == (spelt or statement, left)
+
+
+@pytest.mark.parametrize("read_only", [True, False])
+def test_a_statement_that_is_run_again_takes_its_new_parameters_and_sees_new_rows(url: str, read_only: bool) -> None:
+    query = (
+        "MATCH (t:Token)-[i:INFLUENCES]->(o:Output) WHERE o.uid = $uid AND t.pos >= $low "
+        "RETURN o.uid AS uid, t.pos AS pos ORDER BY pos DESC LIMIT $k"
+    )
+    with open_engine(url) as store, open_engine(url, read_only=True) as reader:
+        asked = reader if read_only else store
+        for turn in range(3):
+            uids = [row["uid"] for row in ask(asked, "MATCH (o:Output) RETURN o.uid AS uid")]
+            assert len(uids) == 2 + 2 * turn
+            for uid in uids:
+                for low, k in ((0, 3), (2, 3), (3, 1), (9, 3)):
+                    expected = [{"uid": uid, "pos": pos} for pos in (4, 3, 2, 1, 0) if pos >= low][:k]
+                    found = asked.run(query, {"uid": uid, "low": low, "k": k}, Limits(keep_plan=True)).table
+                    assert found.to_pylist() == expected
+            store.load(bundle_of(make_traces(2, first_seed=10 * (turn + 1), n_tokens=5)))
+
+
+@pytest.mark.parametrize("keep_plan", [False, True])
+def test_many_statements_do_not_fill_the_engines_memory(url: str, keep_plan: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's binding keeps each statement with parameters, and its plan the memory that it ran in."""
+    monkeypatch.setattr(handle, "BUFFER_POOL_BYTES", 48 * 2**20)
+    query = (
+        "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE h.layer >= $low "
+        "RETURN t.model_id AS model, h.layer AS layer, h.head AS head, count(*) AS n, sum(h.share) AS share ORDER BY share DESC LIMIT"
+    )
+    with open_engine(url, read_only=True) as store:
+        for number in range(1, 61):
+            assert store.run(f"{query} {number}", {"low": 0}, Limits(keep_plan=keep_plan)).table.num_rows > 0

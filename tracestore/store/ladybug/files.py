@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote, urlsplit
 
-from tracestore.errors import StoreError, StoreLockedError, StoreUnavailableError, StoreVersionError
+from tracestore.archive.layout import FULL
+from tracestore.errors import ResourceError, StoreError, StoreLockedError, StoreUnavailableError, StoreVersionError
 
 if TYPE_CHECKING:
     from filelock import FileLock
@@ -101,12 +102,24 @@ def _rebuild_message(files: StoreFiles, found: str) -> str:
 
 
 def write_marker(files: StoreFiles) -> None:
-    """Record beside the database which engine writes it."""
-    record = {"engine": "ladybug", "engine_version": engine_version(), "storage_version": storage_version()}
+    """Record beside the database which engine writes it. Raises ResourceError for a full disk, StoreError."""
+    text = json.dumps({"engine": "ladybug", "engine_version": engine_version(), "storage_version": storage_version()}) + "\n"
     temporary = files.beside(".engine.json.tmp")
-    temporary.write_text(json.dumps(record) + "\n", encoding="utf-8")
-    temporary.chmod(0o600)
-    temporary.replace(files.marker)
+    try:
+        if files.marker.exists() and files.marker.read_text(encoding="utf-8") == text:
+            return
+        temporary.write_text(text, encoding="utf-8")
+        temporary.chmod(0o600)
+        temporary.replace(files.marker)
+    except OSError as error:
+        if error.errno in FULL:
+            raise ResourceError(no_room(files)) from error
+        raise StoreError(f"{files.marker} cannot be written: {error.strerror}") from error
+
+
+def no_room(files: StoreFiles) -> str:
+    """Say that a write failed for lack of room."""
+    return f"{files.database} could not be written, for lack of room or by a limit; make room and run it again"
 
 
 def check_place(files: StoreFiles, *, write: bool) -> None:

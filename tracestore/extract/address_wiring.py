@@ -11,18 +11,26 @@ has to be known of M_t (`Turn`); they are derivatives, read off the forward pass
 3. The coordinates of the query are of two kinds, so that none behind the linear layer reaches two of one kind: the derivatives of the sums
    of each kind are the coefficients.
 4. Prove: a random gradient, taken back by hand, is the one that autograd gives.
+
+Layers are alike as a rule, so a layer's form is tried on the next one first: the proof decides.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from tracestore.extract.freeze import weight_and_bias
 from tracestore.extract.norms import FrozenNorm
+
+if TYPE_CHECKING:
+    from tracestore.extract.attribute import Attributor
+
+PROBE_TOKENS = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,37 +75,92 @@ class Turn:
         return one.mul_(g[..., goes_to[0]]).addcmul_(other, g[..., goes_to[1]])
 
 
-def find_reading(made: Tensor, modules: Iterable[tuple[nn.Module, Tensor]], norm: FrozenNorm | None) -> AddressReading | None:
-    """Find how `made` [B, Hx, T, Dk] comes from one of the linear `modules` (each with its output), or None where it has another form."""
-    found = _source(made, list(modules))
-    if found is None:
+def find_addresses(attributor: Attributor) -> tuple[tuple[AddressReading, AddressReading], ...] | int:
+    """Find how every layer of `attributor`'s model reads its queries and its keys, or give the first layer where they have another form."""
+    made: dict[int, dict[nn.Module, Tensor]] = {}
+    with ExitStack() as stack:
+        for layer, block in enumerate(attributor.layout.blocks):
+            outputs = made[layer] = {}
+            for module in block.attention.modules():
+                if weight_and_bias(module) is not None:
+                    stack.callback(module.register_forward_hook(_note(outputs, attributor, layer)).remove)
+        run = attributor.forward(attributor.short_prompt(PROBE_TOKENS), {}, "frozen", keep=True)
+    found: list[tuple[AddressReading, AddressReading]] = []
+    try:
+        for layer, block in enumerate(attributor.layout.blocks):
+            norm = None if block.attention_norm is None else attributor.norms.get(block.attention_norm)
+            kept, guess = run.state.kept[layer], found[-1] if found else (None, None)
+            query, key = (
+                _find(x, list(made[layer].items()), norm, run.pre[layer], like) for x, like in zip((kept.query, kept.key), guess, strict=True)
+            )
+            if query is None or key is None:
+                return layer
+            found.append((query, key))
+    finally:
+        run.state.kept.clear()
+    return tuple(found)
+
+
+def _note(outputs: dict[nn.Module, Tensor], attributor: Attributor, layer: int) -> Any:
+    """Make a hook that notes the outputs of linear layers until their layer has attended."""
+
+    def hook(module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
+        state = attributor.running
+        if state is not None and layer not in state.called and isinstance(output, Tensor):
+            outputs[module] = output
+
+    return hook
+
+
+def _find(
+    made: Tensor, modules: list[tuple[nn.Module, Tensor]], norm: FrozenNorm | None, before: Tensor, like: AddressReading | None
+) -> AddressReading | None:
+    """Find how `made` [B, Hx, T, Dk] comes from one of the linear `modules` (each with its output); None where it has another form."""
+    source = _source(made, modules)
+    if source is None:
         return None
-    module, out, columns = found
-    pattern = torch.stack(
-        [(_gathered(_derivative(made, out, unit.expand_as(made)), made, columns) != 0).any(2).any(1).any(0) for unit in _units(made)]
-    )  # [Dk of the query, Dk behind the linear layer]
+    module, out = source
+    if like is not None:
+        found = _reading(module, like.columns, norm, like.goes_to, like.second)
+        if found is not None and _proven(found, made, out, before):
+            return found
+    columns = _columns(made, out)
+    if columns is None:
+        return None
+    units = torch.eye(made.shape[-1], dtype=made.dtype, device=made.device)
+    pattern = torch.stack([(_gathered(_derivative(made, out, unit.expand_as(made)), made, columns) != 0).flatten(0, 2).any(0) for unit in units])
     kinds = _kinds(pattern)
+    found = None if kinds is None else _reading(module, columns, norm, kinds[1], kinds[0])
+    return found if found is not None and _proven(found, made, out, before) else None
+
+
+def _reading(
+    module: nn.Module, columns: Tensor, norm: FrozenNorm | None, goes_to: tuple[Tensor, Tensor], second: Tensor
+) -> AddressReading | None:
     linear = weight_and_bias(module)
-    if kinds is None or linear is None:
+    if linear is None or int(columns.max()) >= len(linear[0]):
         return None
-    second, goes_to = kinds
     weight = linear[0].detach()[columns.reshape(-1)].reshape(*columns.shape, -1)
     return AddressReading(module, columns, weight, norm, goes_to, second)
 
 
-def proven(reading: AddressReading, made: Tensor, out: Tensor, before: Tensor) -> tuple[Tensor, Tensor]:
-    """Give the gradient [B, T, d] at the State `before` of random ones at `made` [B, Hx, T, Dk]: by hand, and by autograd."""
-    generator = torch.Generator().manual_seed(0)
-    g = torch.randn(made.shape, generator=generator, dtype=torch.float64).to(made)
+def _proven(reading: AddressReading, made: Tensor, out: Tensor, before: Tensor) -> bool:
+    """Compare the gradient at the State `before` [B, T, d] of random ones at `made` [B, Hx, T, Dk]: by hand, and by autograd."""
+    g = _random_like(made)
     (wanted,) = torch.autograd.grad(made, before, g, retain_graph=True)
     turn = reading.turn(made, out)
     batch, heads, length, _ = made.shape
-    at = torch.arange(heads)[:, None], torch.arange(length)[None]
+    at = torch.arange(heads, device=g.device)[:, None], torch.arange(length, device=g.device)[None]
     behind = torch.stack([turn.back(g[b], b, *at) for b in range(batch)])
-    by_hand = torch.einsum("bhtk,hkd->btd", behind, reading.reading(made.dtype))
+    by_hand = torch.einsum("bhtk,hkd->btd", behind, reading.reading(made.dtype)).view_as(wanted)
     if reading.norm is not None:
         by_hand = by_hand * reading.norm.scale(before.detach())
-    return by_hand, wanted
+    tolerance = 1e-9 if made.dtype == torch.float64 else 1e-4
+    return float((by_hand - wanted).abs().max()) <= tolerance * float(wanted.abs().max())
+
+
+def _random_like(made: Tensor) -> Tensor:
+    return torch.randn(made.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).to(made)
 
 
 def _derivative(made: Tensor, out: Tensor, g: Tensor) -> Tensor:
@@ -111,31 +174,27 @@ def _gathered(g: Tensor, made: Tensor, columns: Tensor) -> Tensor:
     return g.reshape(batch, length, -1)[..., columns.reshape(-1)].view(batch, length, heads, width).transpose(1, 2)
 
 
-def _units(made: Tensor) -> Tensor:
-    return torch.eye(made.shape[-1], dtype=made.dtype, device=made.device)
-
-
-def _source(made: Tensor, modules: list[tuple[nn.Module, Tensor]]) -> tuple[nn.Module, Tensor, Tensor] | None:
-    """Find the one linear layer that `made` depends on, its output and its columns [Hx, Dk]."""
-    generator = torch.Generator().manual_seed(0)
-    g = torch.randn(made.shape, generator=generator, dtype=torch.float64).to(made)
+def _source(made: Tensor, modules: list[tuple[nn.Module, Tensor]]) -> tuple[nn.Module, Tensor] | None:
+    """Find the one linear layer that `made` depends on, and its output."""
     candidates = [(module, out) for module, out in modules if out.requires_grad]
     if not candidates:
         return None
-    found = torch.autograd.grad(made, [out for _, out in candidates], g, retain_graph=True, allow_unused=True)
+    outputs = [out for _, out in candidates]
+    found = torch.autograd.grad(made, outputs, _random_like(made), retain_graph=True, allow_unused=True)
     chosen = [pair for pair, gradient in zip(candidates, found, strict=True) if gradient is not None and bool(gradient.any())]
-    if len(chosen) != 1:
-        return None
-    module, out = chosen[0]
-    columns = []
+    return chosen[0] if len(chosen) == 1 else None
+
+
+def _columns(made: Tensor, out: Tensor) -> Tensor | None:
+    """Find which columns of `out` each head depends on, [Hx, Dk]."""
+    g, columns = _random_like(made), []
     for head in range(made.shape[1]):
         alone = torch.zeros_like(g)
         alone[:, head] = g[:, head]
-        gradient = _derivative(made, out, alone).reshape(-1, out.shape[-1])
-        columns.append(torch.nonzero((gradient != 0).any(0)).squeeze(1))
+        columns.append(torch.nonzero((_derivative(made, out, alone).reshape(-1, out.shape[-1]) != 0).any(0)).squeeze(1))
         if len(columns[-1]) != made.shape[-1]:
             return None
-    return module, out, torch.stack(columns)
+    return torch.stack(columns)
 
 
 def _kinds(pattern: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]] | None:

@@ -20,6 +20,7 @@ from torch import Tensor
 from tracestore.errors import BadInputError, ConservationError, ModelOutputError, UnsupportedModelError
 from tracestore.extract import frozen
 from tracestore.extract.address_bias import finding_address_bias
+from tracestore.extract.address_wiring import AddressReading, find_addresses
 from tracestore.extract.attention import AttentionState, Rule, attend_frozen
 from tracestore.extract.attribution import AttentionEdges, Bools, Floats, OutputAttribution, Paths, SpanSpec, TargetSpec
 from tracestore.extract.capture import Capture, ReaderGradients
@@ -74,6 +75,7 @@ class Attributor:
         """State of the latest forward pass."""
         self._wiring: tuple[LayerWiring, ...] | None = None
         self._unwired: str | None = None
+        self._addresses: tuple[tuple[AddressReading, AddressReading], ...] | int | None = None
         self._value_bias: dict[int, Tensor] | None = None
         self._unbiased: set[int] = set()  # layers whose queries and keys are known to hold no bias
         self._admitted: set[Method] = set() if admit else {"frozen", "secant"}
@@ -112,18 +114,24 @@ class Attributor:
                 raise
         return self._wiring
 
+    @property
+    def addresses(self) -> tuple[tuple[AddressReading, AddressReading], ...] | int:
+        """How every layer reads its queries and keys, found on first use; or the first layer where that has another form."""
+        if self._addresses is None:
+            self._addresses = find_addresses(self)
+        return self._addresses
+
     def without_compositions(self, method: Rule = "frozen") -> str | None:
         """Say why the model has neither compositions nor paths by a method, or None."""
         try:
-            wiring = self.wiring
+            _ = self.wiring
         except UnsupportedModelError as error:
             return str(error)
-        unread = next((layer for layer, found in enumerate(wiring) if found.address is None), None)
-        if method != "secant" or unread is None:
+        if method != "secant" or isinstance(self.addresses, tuple):
             return None
         return (
-            f"{type(self.model).__name__} has no compositions and paths by the method secant: its queries or keys in layer {unread} are no "
-            "slice of one linear layer's output, rotated and scaled"
+            f"{type(self.model).__name__} has no compositions and paths by the method secant: its queries or keys in layer {self.addresses} "
+            "are no slice of one linear layer's output, rotated and scaled"
         )
 
     def without_paths(self, method: Rule = "frozen") -> str | None:
@@ -180,7 +188,8 @@ class Attributor:
         state = AttentionState(layer_of=layer_of, method=method, attention=_ATTENTION[method], keep=keep, tap=tap)
         capture = Capture(self.layout, self.norms, state)
         if tap and method == "secant" and self.without_compositions(method) is None:
-            capture.readings = tuple(wiring.address for wiring in self.wiring if wiring.address is not None)
+            assert isinstance(self.addresses, tuple)
+            capture.readings = self.addresses
         with frozen_model(self.model, self.layout, self.norms, state), torch.enable_grad():
             if self._value_bias is None:
                 self._value_bias = find_value_bias(self.model, self.layout, self.norms, state, {"input_ids": ids, **given})

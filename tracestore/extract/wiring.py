@@ -23,7 +23,6 @@ import torch
 from torch import Tensor, nn
 
 from tracestore.errors import UnsupportedModelError
-from tracestore.extract.address_wiring import AddressReading, find_reading, proven
 from tracestore.extract.capture import Capture, hidden_argument
 from tracestore.extract.freeze import weight_and_bias
 from tracestore.extract.layout import BlockLayout, FeedForward
@@ -102,7 +101,6 @@ class LayerWiring:
     mlp_norm: FrozenNorm | None
     mlp_writes: tuple[Write, ...]  # one for each part of the MLP
     calls: tuple[MlpCall, ...]  # likewise
-    address: tuple[AddressReading, AddressReading] | None  # of queries and of keys; None where they have another form
 
     def reading(self, dtype: torch.dtype) -> Tensor:
         """Give W_V with the input norm at scale one folded in, [Hkv, D, d]: the gradient at x(t) is scale(t) times that of the values."""
@@ -214,7 +212,6 @@ class _Layer:
             mlp_norm=mlp_norm,
             mlp_writes=tuple(self._write(part, after) for part in parts),
             calls=tuple(self.watched.calls[part.reader] for part in self.block.feed_forward),
-            address=self._address(before, attention_norm),
         )
         heads = self._heads_written(wiring, written)
         mlps = sum((_written(write, part) for write, part in zip(wiring.mlp_writes, parts, strict=True)), torch.zeros_like(after))
@@ -232,9 +229,9 @@ class _Layer:
     def _value(self, before: Tensor, norm: FrozenNorm | None) -> Tensor:
         value = self.capture.state.kept[self.layer].value  # [B, Hkv, T, D]
         groups, width = value.shape[1], value.shape[3]
-        for module, out in self.watched.wrote.items():
-            found = weight_and_bias(module)
-            if found is None or module not in set(self.block.attention.modules()):
+        for module in self.block.attention.modules():
+            found, out = weight_and_bias(module), self.watched.wrote.get(module)
+            if found is None or out is None:
                 continue
             columns = _columns(value, out)
             if columns is None:
@@ -248,23 +245,6 @@ class _Layer:
             self._prove(made if bias is None else made + bias[None, :, None], value, "values are not linear in the normed residual stream")
             return matrix.detach().reshape(groups, width, -1)
         raise self.refuse("values are no slice of one linear layer's output")
-
-    def _address(self, before: Tensor, norm: FrozenNorm | None) -> tuple[AddressReading, AddressReading] | None:
-        kept, inside = self.capture.state.kept[self.layer], set(self.block.attention.modules())
-        linear = {
-            module: out
-            for module, out in self.watched.wrote.items()
-            if module in inside and module not in self.watched.attended and weight_and_bias(module) is not None
-        }
-        readings = []
-        for made in (kept.query, kept.key):
-            reading = find_reading(made, linear.items(), norm)
-            if reading is None:
-                return None
-            if not _agree(*proven(reading, made, linear[reading.module], before)):
-                return None
-            readings.append(reading)
-        return readings[0], readings[1]
 
     def _projection(self) -> tuple[nn.Module, Tensor, Tensor | None]:
         out = self.capture.state.kept[self.layer].out  # [B, T, H, D]

@@ -90,9 +90,8 @@ def find_addresses(attributor: Attributor) -> tuple[tuple[AddressReading, Addres
         for layer, block in enumerate(attributor.layout.blocks):
             norm = None if block.attention_norm is None else attributor.norms.get(block.attention_norm)
             kept, guess = run.state.kept[layer], found[-1] if found else (None, None)
-            query, key = (
-                _find(x, list(made[layer].items()), norm, run.pre[layer], like) for x, like in zip((kept.query, kept.key), guess, strict=True)
-            )
+            linear, before = list(made[layer].items()), run.pre[layer]
+            query, key = (_find(x, linear, norm, before, like) for x, like in zip((kept.query, kept.key), guess, strict=True))
             if query is None or key is None:
                 return layer
             found.append((query, key))
@@ -128,7 +127,8 @@ def _find(
     if columns is None:
         return None
     units = torch.eye(made.shape[-1], dtype=made.dtype, device=made.device)
-    pattern = torch.stack([(_gathered(_derivative(made, out, unit.expand_as(made)), made, columns) != 0).flatten(0, 2).any(0) for unit in units])
+    derivatives = (_gathered(_derivative(made, out, unit.expand_as(made)), made, columns) for unit in units)
+    pattern = torch.stack([(found != 0).flatten(0, 2).any(0) for found in derivatives])  # [Dk of the query, Dk behind the linear layer]
     kinds = _kinds(pattern)
     found = None if kinds is None else _reading(module, columns, norm, kinds[1], kinds[0])
     return found if found is not None and _proven(found, made, out, before) else None

@@ -75,6 +75,8 @@ class Attributor:
         """State of the latest forward pass."""
         self._wiring: tuple[LayerWiring, ...] | None = None
         self._unwired: str | None = None
+        self.plain_mlps: dict[tuple[Rule, int, int], bool] = {}
+        """By method, layer and part: is the MLP known to be linear layers around factors, or not to be? See `mlp_steps`."""
         self._addresses: tuple[tuple[AddressReading, AddressReading], ...] | int | None = None
         self._value_bias: dict[int, Tensor] | None = None
         self._unbiased: set[int] = set()  # layers whose queries and keys are known to hold no bias
@@ -130,8 +132,8 @@ class Attributor:
         if method != "secant" or isinstance(self.addresses, tuple):
             return None
         return (
-            f"{type(self.model).__name__} has no compositions and paths by the method secant: its queries or keys in layer {self.addresses} "
-            "are no slice of one linear layer's output, rotated and scaled"
+            f"{type(self.model).__name__} has no compositions and paths by the method secant: its queries or keys in layer "
+            f"{self.addresses} are no slice of one linear layer's output, rotated and scaled"
         )
 
     def without_paths(self, method: Rule = "frozen") -> str | None:

@@ -8,29 +8,22 @@
     ... V to j:               g(j) = a_ij (or W_ij) D_j' W_V' gz
     ... K to j:               g(j) = D_j' W_K' M_j' f_ij q_i              M: positions and norms of queries and keys, see `address_wiring`
     ... Q to i itself:        g(i) = D_i' W_Q' M_i' dq_i
-    through the MLP at i:     g(i) = D' ( gradient of the MLP itself, run again on the rows in question )
+    through the MLP at i:     g(i) = D' ( gradient of the MLP itself, see `mlp_steps` )
 
-The MLP is the model's own module under the method's patch, so whatever the patch makes of activations, gates and experts holds here too;
-that it writes again what it wrote in the forward pass is checked every time. Terms added to the scores and sinks count as biases of keys.
+Terms added to the scores and sinks count as biases of keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from tracestore.errors import ConservationError
-from tracestore.extract.attention import AttentionState
 from tracestore.extract.attribution import KEY, QUERY, VALUE
-from tracestore.extract.capture import bias_of
-from tracestore.extract.families.private import CONSTANTS
-from tracestore.extract.freeze import frozen
+from tracestore.extract.mlp_steps import MlpSteps
 from tracestore.extract.scores import by_group, pair_scores
 from tracestore.extract.secant import HALF
 from tracestore.extract.writers import Writers
@@ -40,8 +33,6 @@ if TYPE_CHECKING:
 
 ALL_POSITIONS = 128
 """Up to so many tokens, what every writer wrote is computed for all positions at once; beyond, for positions when they are met."""
-
-RERUN_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +57,7 @@ class PathSteps:
         self.channels = 3 if writers.capture.state.method == "secant" else 1  # of a head: V, K, Q
         self._written: dict[int, Tensor] = {}  # position -> [A, d]
         self._biases: dict[int, Tensor] = {}  # position -> [2 L + 1, d]
-        self._outputs: list[tuple[Tensor, Tensor]] = []  # of modules with biases, in the running MLP: output, bias
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """Hold the model fixed while MLPs are run again."""
-        attributor = self.attributor
-        with ExitStack() as stack:
-            state = AttentionState(layer_of={}, method=self.writers.capture.state.method)
-            stack.enter_context(frozen(attributor.model, attributor.layout, attributor.norms, state))
-            for block in attributor.layout.blocks:
-                for part in block.feed_forward:
-                    for module in part.modules:
-                        bias = bias_of(module, attributor.norms)
-                        if bias is not None:
-                            stack.callback(module.register_forward_hook(self._note(bias)).remove)
-            yield
-
-    def _note(self, bias: Tensor) -> Any:
-        def hook(_: nn.Module, __: tuple[Any, ...], output: Tensor) -> None:
-            self._outputs.append((output, bias))
-
-        return hook
+        self.mlps = MlpSteps(attributor, writers)
 
     def children(self, site: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Give the weights of all writers [n, A] and of the biases [n] that `site` sees, for gradients `g` [n, d] at `positions` [n]."""
@@ -180,39 +150,3 @@ class PathSteps:
                 turn, to, g = query_turn, heads[mine], given[:, width + 2 * length :]
             out[mine] = by_group(turn.back(g, writers.batch, to, at), turn.reading.reading(out.dtype), to)
         return source, out if norm is None else out * norm.scale(writers.residual(2 * layer)[source])
-
-    def mlp(self, layer: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-        """Go through a layer's MLP at `positions` [n]: gradients [n, d] at what it reads, and what its biases contribute [n]."""
-        writers, wiring = self.writers, self.writers.wiring[layer]
-        block, norm = self.attributor.layout.blocks[layer], wiring.mlp_norm
-        x = writers.residual(2 * layer + 1)[positions]
-        bias, into = g.new_zeros(len(g)), torch.zeros_like(g)
-        written = writers.mlp_parts(layer, positions)
-        for part, write, call, before in zip(block.feed_forward, wiring.mlp_writes, wiring.calls, written, strict=True):
-            gm = write.transposed(g, write.scale(before))
-            with torch.enable_grad():
-                u = (x if norm is None else norm(x))[None].requires_grad_(True)
-                self._outputs.clear()
-                again = call(part, u)
-            self._check(layer, again.detach().reshape(before.shape), before)
-            outputs = [pair for pair in self._outputs if pair[0].requires_grad]
-            grads = torch.autograd.grad(again, [u, *(y for y, _ in outputs)], gm.view_as(again), allow_unused=True)
-            assert grads[0] is not None
-            into += grads[0][0]
-            for (_, shift), gradient in zip(outputs, grads[1:], strict=True):
-                if gradient is not None:
-                    bias += gradient.reshape(len(g), -1) @ shift.to(g.dtype)
-            for module in part.modules:
-                constant = module.__dict__.get(CONSTANTS)
-                if constant is not None:
-                    bias += (gm * constant.reshape(gm.shape)).sum(-1)
-        if norm is not None:
-            if norm.bias is not None:
-                bias += into @ norm.bias.to(g.dtype)
-            into = norm.transposed(into, norm.scale(x))
-        return into, bias
-
-    def _check(self, layer: int, again: Tensor, before: Tensor) -> None:
-        tolerance = 1e-9 if before.dtype == torch.float64 else RERUN_TOLERANCE
-        if not float((again - before).abs().max()) <= tolerance * float(before.abs().max().clamp_min(1e-6)):
-            raise ConservationError(f"the MLP of layer {layer} writes something else when it is run again on some of the tokens")

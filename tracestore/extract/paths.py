@@ -31,6 +31,7 @@ from torch import Tensor
 
 from tracestore.extract.attribution import CHANNELS, ExactPath, Floats, Ints, Paths
 from tracestore.extract.frozen import Seeds
+from tracestore.extract.mlp_steps import Rows
 from tracestore.extract.path_steps import PathSteps
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def find_paths(steps: PathSteps, seeds: Seeds, final_bias: Floats, wanted: int, 
     """Find the `wanted` largest paths to what `seeds` name; `final_bias` [n] is what the final norm and the output head add to each."""
     sought = max(wanted, LEAST_WANTED)
     search = _Search(steps, sought, sought * EXPANSIONS_PER_PATH if budget is None else budget)
-    with torch.no_grad(), steps.running():
+    with torch.no_grad(), steps.mlps.running():
         search.start(seeds, final_bias)
         search.run()
     return search.result(wanted)
@@ -82,27 +83,6 @@ class _Table:
         return first
 
 
-class _Vectors:
-    """Vectors of one width that grow in number."""
-
-    def __init__(self) -> None:
-        self.count, self._rows = 0, torch.empty(0, 0)
-
-    def add(self, vectors: Tensor) -> None:
-        """Append `vectors` [n, width]."""
-        needed = self.count + len(vectors)
-        if needed > len(self._rows):
-            grown = vectors.new_empty(max(2 * len(self._rows), needed, 64), vectors.shape[1])
-            grown[: self.count] = self._rows[: self.count].reshape(-1, vectors.shape[1])
-            self._rows = grown
-        self._rows[self.count : needed] = vectors
-        self.count = needed
-
-    def take(self, rows: Tensor) -> Tensor:
-        """Give some, [n, width]."""
-        return self._rows[rows]
-
-
 class _Search:
     def __init__(self, steps: PathSteps, sought: int, budget: int) -> None:
         self.steps, self.sought, self.budget = steps, sought, budget
@@ -112,11 +92,11 @@ class _Search:
         # of sites: kind of entry it came from, that entry's row and column, position, gradient, weights of biases met
         self.site_from: list[tuple[int, int, int]] = []
         self.site_pos: list[int] = []
-        self.site_g = _Vectors()
+        self.site_g = Rows()
         self.site_bias: list[float] = []
         # of heads: site and writer they came from, what the step along their edges needs, weights of their biases by channel
         self.head_from: list[tuple[int, int]] = []
-        self.head_passed: dict[int, _Vectors] = {}  # by layer: layers differ in width
+        self.head_passed: dict[int, Rows] = {}  # by layer: layers differ in width
         self.head_bias = _Table(steps.channels)
         self.heads_of_layer: dict[int, list[int]] = {}
 
@@ -171,7 +151,7 @@ class _Search:
             return
         self.sites.open[rows, writer] = 0.0
         positions = [self.site_pos[row] for row in rows]
-        g, bias = self.steps.mlp(layer, self._tensor(positions), self.site_g.take(self._tensor(rows)))
+        g, bias = self.steps.mlps.step(layer, self._tensor(positions), self.site_g.take(self._tensor(rows)))
         self._add_sites(2 * layer + 1, [(MLP, int(row), writer) for row in rows], positions, g, bias.tolist())
 
     def _expand_heads(self, layer: int, threshold: float) -> None:
@@ -185,7 +165,7 @@ class _Search:
         new = self.heads.add(_numpy(step.edges), slice(None))
         self.heads_of_layer.setdefault(layer, []).extend(range(new, new + len(rows)))
         self.head_from += [(int(row), first + int(head)) for row, head in zip(rows, heads, strict=True)]
-        self.head_passed.setdefault(layer, _Vectors()).add(step.passed)
+        self.head_passed.setdefault(layer, Rows()).add(step.passed)
         self.head_bias.add(_numpy(step.bias), slice(0))
 
     def _expand_edges(self, layer: int, threshold: float) -> None:

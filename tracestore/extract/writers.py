@@ -74,8 +74,12 @@ class Writers:
 
     def mlp_parts(self, layer: int, rows: Tensor) -> list[Tensor]:
         """Give what each part of a layer's MLP wrote at `rows` [N]: [N, d] each, before a post-norm."""
+        return [self.mlp_part(layer, number, rows) for number in range(len(self.capture.written.get(layer, [])))]
+
+    def mlp_part(self, layer: int, number: int, rows: Tensor) -> Tensor:
+        """Give what one part of a layer's MLP wrote at `rows` [N]: [N, d], before a post-norm."""
         batch, length = self.capture.pre[0].shape[:2]
-        return [part.detach().reshape(batch, length, -1)[self.batch, rows] for part in self.capture.written.get(layer, [])]
+        return self.capture.written[layer][number].detach().reshape(batch, length, -1)[self.batch, rows]
 
     def into_output(self, rows: Tensor, vectors: Tensor) -> Tensor:
         """Give the gradients [N, d] at the last State of directions `vectors` [N, d] at the final norm's output at `rows`."""

@@ -28,9 +28,8 @@ from tracestore.extract.attention import HeadGradients
 from tracestore.extract.attribution import CHANNELS, Compositions, Floats, Flows
 from tracestore.extract.capture import ReaderGradients
 from tracestore.extract.frozen import Seeds
-from tracestore.extract.writers import Writers
+from tracestore.extract.writers import CHUNK_ROWS, Writers
 
-CHUNK_ROWS = 64
 LAYER_GROUP = 10
 
 
@@ -48,12 +47,14 @@ def compositions(
     readers = layers * width
     weight = x0.new_zeros(writers.count, readers + 1)
     bias = x0.new_zeros(readers + 1)
-    chunk = min(CHUNK_ROWS, length)
+    chunk = min(CHUNK_ROWS, writers.length)
     written_buffer, into_buffer = (x0.new_empty(count, chunk, x0.shape[-1]) for count in (writers.count, readers))
-    for rows in torch.split(torch.arange(length, device=x0.device), chunk):
-        whole = len(rows) == chunk
-        written, biases = writers.written(rows, written_buffer if whole else None), writers.biases(rows)
-        into = _into_readers(writers, gradients, rows, into_buffer if whole else x0.new_empty(readers, len(rows), x0.shape[-1]))
+    for number in range(-(-length // chunk)):
+        written, biases = writers.chunk(number, written_buffer)
+        rows = torch.arange(number * chunk, number * chunk + written.shape[1], device=x0.device)
+        into = _into_readers(
+            writers, gradients, rows, into_buffer if len(rows) == chunk else x0.new_empty(readers, len(rows), x0.shape[-1])
+        )
         for first, last in _groups(layers):
             _multiply(weight, written, into, writers, first, last, width)
         if biases is not None:

@@ -48,7 +48,8 @@ class Rows:
         needed = self.count + len(vectors)
         if needed > len(self._rows):
             grown = vectors.new_empty(max(2 * len(self._rows), needed, 64), vectors.shape[1])
-            grown[: self.count] = self._rows[: self.count].reshape(-1, vectors.shape[1])
+            if self.count:
+                grown[: self.count] = self._rows[: self.count]
             self._rows = grown
         self._rows[self.count : needed] = vectors
         self.count = needed
@@ -84,20 +85,31 @@ class MlpSteps:
         self.attributor, self.writers = attributor, writers
         self._known: dict[tuple[int, int], _Factors] = {}  # by layer and part
         self._calls: list[_Call] = []  # of the running MLP
+        self._stack: ExitStack | None = None
+        self._held = False
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Hold the model fixed while MLPs are run again."""
-        attributor = self.attributor
-        with ExitStack() as stack:
-            state = AttentionState(layer_of={}, method=self.writers.capture.state.method)
-            stack.enter_context(frozen(attributor.model, attributor.layout, attributor.norms, state))
-            for block in attributor.layout.blocks:
-                for part in block.feed_forward:
-                    for module in part.modules:
-                        if weight_and_bias(module) is not None or bias_of(module, attributor.norms) is not None:
-                            stack.callback(module.register_forward_hook(self._note).remove)
-            yield
+        """Let MLPs be run again, with the model held fixed from the first that is."""
+        with ExitStack() as self._stack:
+            try:
+                yield
+            finally:
+                self._held = False
+
+    def _hold(self) -> None:
+        """Hold the model fixed until `running` is left."""
+        if self._held:
+            return
+        assert self._stack is not None
+        attributor, self._held = self.attributor, True
+        state = AttentionState(layer_of={}, method=self.writers.capture.state.method)
+        self._stack.enter_context(frozen(attributor.model, attributor.layout, attributor.norms, state))
+        for block in attributor.layout.blocks:
+            for part in block.feed_forward:
+                for module in part.modules:
+                    if weight_and_bias(module) is not None or bias_of(module, attributor.norms) is not None:
+                        self._stack.callback(module.register_forward_hook(self._note).remove)
 
     def _note(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
         self._calls.append(_Call(module, args[0], output))
@@ -125,6 +137,7 @@ class MlpSteps:
 
     def _run(self, layer: int, number: int, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Run a part of a layer's MLP again at `positions` [n]: what it read [1, n, d] and what it wrote, with its graph."""
+        self._hold()
         wiring, norm = self.writers.wiring[layer], self.writers.wiring[layer].mlp_norm
         part, x = self.attributor.layout.blocks[layer].feed_forward[number], self.writers.residual(2 * layer + 1)[positions]
         with torch.enable_grad():
@@ -204,8 +217,8 @@ def _middle(form: _Factors, calls: Sequence[_Call]) -> list[Tensor] | None:
     if not middle.requires_grad or any(y.shape[-1] % middle.shape[-1] for y in outputs):
         return None
     found = torch.autograd.grad(middle, outputs, torch.ones_like(middle), retain_graph=True, allow_unused=True)
-    shaped = zip(outputs, found, strict=True)
-    return [(torch.zeros_like(y) if factor is None else factor).detach().reshape(-1, y.shape[-1]) for y, factor in shaped]
+    rows = middle.numel() // middle.shape[-1]
+    return [y.new_zeros(rows, 0) if factor is None else factor.reshape(rows, -1) for y, factor in zip(outputs, found, strict=True)]
 
 
 def _linear(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor | None]:
@@ -220,6 +233,8 @@ def _back(form: _Factors, factors: Sequence[Tensor], gm: Tensor) -> tuple[Tensor
     bias = gm.new_zeros(len(gm)) if shift is None else gm @ shift
     middle, into = gm @ weight, torch.zeros_like(gm)
     for module, factor in zip(form.readers, factors, strict=True):
+        if factor.shape[1] == 0:
+            continue  # a gate that is held fixed
         weight, shift = _linear(module, gm.dtype)
         g = factor * (middle if factor.shape == middle.shape else middle.repeat(1, factor.shape[1] // middle.shape[1]))
         into = torch.addmm(into, g, weight)

@@ -24,15 +24,12 @@ from torch.nn import functional
 
 from tracestore.extract.attribution import KEY, QUERY, VALUE
 from tracestore.extract.mlp_steps import MlpSteps
-from tracestore.extract.scores import by_group, pair_scores
+from tracestore.extract.scores import by_group, groups_of, pair_scores
 from tracestore.extract.secant import HALF
 from tracestore.extract.writers import Writers
 
 if TYPE_CHECKING:
     from tracestore.extract.attribute import Attributor
-
-ALL_POSITIONS = 128
-"""Up to so many tokens, what every writer wrote is computed for all positions at once; beyond, for positions when they are met."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +50,20 @@ class PathSteps:
 
     def __init__(self, attributor: Attributor, writers: Writers) -> None:
         self.attributor, self.writers = attributor, writers
-        self.length = int(writers.residual(0).shape[0])
+        self.length = writers.length
         self.channels = 3 if writers.capture.state.method == "secant" else 1  # of a head: V, K, Q
-        self._written: dict[int, Tensor] = {}  # position -> [A, d]
-        self._biases: dict[int, Tensor] = {}  # position -> [2 L + 1, d]
         self.mlps = MlpSteps(attributor, writers)
 
     def children(self, site: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Give the weights of all writers [n, A] and of the biases [n] that `site` sees, for gradients `g` [n, d] at `positions` [n]."""
         seen = self.writers.seen(site)
         weight, bias = g.new_zeros(len(g), self.writers.count), g.new_zeros(len(g))
-        found, which = torch.unique(positions, return_inverse=True)
-        self._meet(found)
-        for index, position in enumerate(found.tolist()):
-            mine = torch.nonzero(which == index).squeeze(1)
-            weight[mine, :seen] = g[mine] @ self._written[position][:seen].T
-            if self.writers.has_bias:
-                bias[mine] = g[mine] @ self._biases[position][site]
-        return weight, bias
-
-    def _meet(self, positions: Tensor) -> None:
-        if self.length <= ALL_POSITIONS and not self._written:
-            positions = torch.arange(self.length, device=positions.device)
-        new = positions[[int(p) not in self._written for p in positions]]
-        if len(new) == 0:
-            return
-        written, biases = self.writers.written(new).transpose(0, 1).contiguous(), self.writers.biases(new)
-        for index, position in enumerate(new.tolist()):
-            self._written[position] = written[index]
+        for position, mine in groups_of(positions):
+            written, biases = self.writers.at(position)
+            weight[mine, :seen] = g[mine] @ written[:seen].T
             if biases is not None:
-                self._biases[position] = biases[:, index]
+                bias[mine] = g[mine] @ biases[site]
+        return weight, bias
 
     def heads(self, layer: int, heads: Tensor, positions: Tensor, g: Tensor) -> HeadStep:
         """Go through heads [n] of a layer at query `positions` [n] with gradients `g` [n, d] at the residual stream after them."""
@@ -135,16 +116,16 @@ class PathSteps:
         source = torch.where(channel == QUERY, positions, columns % length)
         groups = heads // (kept.query.shape[1] // kept.key.shape[1])
         out = passed.new_empty(len(passed), writers.residual(0).shape[-1])
-        for which in torch.unique(channel).tolist():
-            mine = torch.nonzero(channel == which).squeeze(1)
+        for which, mine in groups_of(channel):
             given, at = passed[mine], source[mine]
+            each = torch.arange(given.shape[0], device=given.device)
             if which == VALUE:
-                amount = given[torch.arange(len(mine)), width + at]
+                amount = given[each, width + at]
                 out[mine] = by_group(given[:, :width] * amount[:, None], wiring.reading(out.dtype), groups[mine])
                 continue
             query_turn, key_turn = writers.capture.turns[layer]
             if which == KEY:
-                f = given[torch.arange(len(mine)), width + length + at]
+                f = given[each, width + length + at]
                 turn, to, g = key_turn, groups[mine], kept.query[writers.batch][heads[mine], positions[mine]] * f[:, None]
             else:
                 turn, to, g = query_turn, heads[mine], given[:, width + 2 * length :]

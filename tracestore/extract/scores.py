@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -72,11 +73,20 @@ def pair_scores(pattern: Pattern, query: Tensor, key: Tensor, heads: Tensor, pos
 
 def by_group(x: Tensor, matrices: Tensor, groups: Tensor) -> Tensor:
     """Multiply every row of `x` [n, a] by the matrix of its group, `matrices` [G, a, b]: [n, b]."""
-    out = x.new_empty(len(x), matrices.shape[2])
-    for group in torch.unique(groups).tolist():
-        mine = torch.nonzero(groups == group).squeeze(1)
+    out = x.new_empty(x.shape[0], matrices.shape[2])
+    for group, mine in groups_of(groups):
         out[mine] = x[mine] @ matrices[group]
     return out
+
+
+def groups_of(numbers: Tensor) -> list[tuple[int, Tensor | slice]]:
+    """Give every number in `numbers` [n] once, with where it stands. (By numpy: for so few, torch takes longer.)"""
+    found = numbers.cpu().numpy()
+    order = np.argsort(found, kind="stable")
+    parts = np.split(order, np.flatnonzero(np.diff(found[order])) + 1)
+    if len(parts) == 1:
+        return [(int(found[0]), slice(None))] if len(found) else []
+    return [(int(found[part[0]]), torch.from_numpy(part).to(numbers.device)) for part in parts]
 
 
 def _scores(pattern: Pattern, raw: Tensor, rows: Tensor, mask: Tensor | None, sinks: Tensor | None) -> Scores:

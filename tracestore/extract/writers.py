@@ -10,12 +10,19 @@ A site is a place where a reader reads: 2 l is pre(l) and 2 l + 1 is mid(l), whi
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from tracestore.extract.capture import Capture
 from tracestore.extract.wiring import LayerWiring
+
+CHUNK_ROWS: Final = 64
+"""Positions whose writes are computed together."""
+
+KEPT_POSITIONS: Final = 128
+"""Of prompts up to so many tokens the writes are kept: they do not depend on the target."""
 
 
 class Writers:
@@ -26,6 +33,9 @@ class Writers:
         self.layers, self.heads = len(self.wiring), capture.state.heads
         self.parallel = capture.layout.parallel
         self.count = 1 + self.layers * (self.heads + 1)
+        self.length = int(self.capture.pre[0].shape[1])
+        self._residual: dict[int, Tensor] = {}
+        self._kept: dict[int, tuple[Tensor, Tensor | None]] = {}  # chunk -> `written`, `biases`
         self.has_bias = any(w.output_bias is not None or self._post_bias(w) for w in self.wiring)
 
     @staticmethod
@@ -54,10 +64,13 @@ class Writers:
 
     def residual(self, site: int) -> Tensor:
         """Give the residual stream [T, d] at a site."""
-        layer, mid = divmod(site, 2)
-        x = self.capture.mid[layer] if mid and layer in self.capture.mid else self.capture.pre[layer]
-        batch, length = self.capture.pre[0].shape[:2]  # some layers flatten the two
-        return x.detach().reshape(batch, length, -1)[self.batch]
+        found = self._residual.get(site)
+        if found is None:
+            layer, mid = divmod(site, 2)
+            x = self.capture.mid[layer] if mid and layer in self.capture.mid else self.capture.pre[layer]
+            batch, length = self.capture.pre[0].shape[:2]  # some layers flatten the two
+            found = self._residual[site] = x.detach().reshape(batch, length, -1)[self.batch]
+        return found
 
     def heads_out(self, layer: int) -> Tensor:
         """Give what the heads of a layer put out, [T, H, D]."""
@@ -85,6 +98,29 @@ class Writers:
         """Give the gradients [N, d] at the last State of directions `vectors` [N, d] at the final norm's output at `rows`."""
         form = self.capture.norms[self.capture.layout.final_norm]
         return form.transposed(vectors, form.scale(self.residual(2 * self.layers)[rows]))
+
+    def chunk(self, number: int, buffer: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Give `written` and `biases` of the positions from `number` * CHUNK_ROWS; in `buffer` [A, N, d] if they are not kept."""
+        if number in self._kept:
+            return self._kept[number]
+        rows = torch.arange(number * CHUNK_ROWS, min((number + 1) * CHUNK_ROWS, self.length), device=self.residual(0).device)
+        keep = self.length <= KEPT_POSITIONS
+        found = self.written(rows, None if keep or buffer is None or buffer.shape[1] != len(rows) else buffer), self.biases(rows)
+        if keep:
+            self._kept[number] = found
+        return found
+
+    def at(self, position: int) -> tuple[Tensor, Tensor | None]:
+        """Give what every writer wrote at a position [A, d], and the biases that each site sees there [2 L + 1, d]."""
+        if self.length <= KEPT_POSITIONS:
+            number, row = divmod(position, CHUNK_ROWS)
+        else:
+            number, row = -1 - position, 0  # one by one
+            if number not in self._kept:
+                rows = torch.tensor([position], device=self.residual(0).device)
+                self._kept[number] = self.written(rows), self.biases(rows)
+        written, biases = self.chunk(number)
+        return written[:, row], None if biases is None else biases[:, row]
 
     def written(self, rows: Tensor, out: Tensor | None = None) -> Tensor:
         """Give what every writer wrote at `rows` [N]: [A, N, d]; in `out` where that is given."""

@@ -221,7 +221,7 @@ def test_long_prompts_meet_positions_one_by_one(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
     run = Attributor(tiny_model("gpt2")).run(tokens(12), tap=True)
     whole = run.attribute(TargetSpec(-1), paths=20).paths
-    monkeypatch.setattr("tracestore.extract.path_steps.ALL_POSITIONS", 4)
+    monkeypatch.setattr("tracestore.extract.writers.KEPT_POSITIONS", 4)
     lazy = run.attributor.run(tokens(12), tap=True).attribute(TargetSpec(-1), paths=20).paths
     assert whole is not None
     assert lazy is not None

@@ -121,7 +121,7 @@ class MlpSteps:
         """
         writers, wiring = self.writers, self.writers.wiring[layer]
         norm, x = wiring.mlp_norm, writers.residual(2 * layer + 1)[positions]
-        bias, into = g.new_zeros(len(g)), torch.zeros_like(g)
+        bias, into = g.new_zeros(g.shape[0]), torch.zeros_like(g)
         for number, write in enumerate(wiring.mlp_writes):
             scale = None if write.post is None else write.scale(writers.mlp_part(layer, number, positions))
             gm = write.transposed(g, scale)
@@ -152,7 +152,7 @@ class MlpSteps:
 
     def _again(self, layer: int, number: int, positions: Tensor, gm: Tensor) -> tuple[Tensor, Tensor]:
         """Step through one part by running it again; `gm` [n, d] at what it writes."""
-        part, bias = self.attributor.layout.blocks[layer].feed_forward[number], gm.new_zeros(len(gm))
+        part, bias = self.attributor.layout.blocks[layer].feed_forward[number], gm.new_zeros(gm.shape[0])
         u, again = self._run(layer, number, positions)
         shifts = [(call.wrote, bias_of(call.module, self.attributor.norms)) for call in self._calls if call.wrote.requires_grad]
         biased = [(y, shift) for y, shift in shifts if shift is not None]
@@ -160,7 +160,7 @@ class MlpSteps:
         assert grads[0] is not None
         for (_, shift), gradient in zip(biased, grads[1:], strict=True):
             if gradient is not None:
-                bias += gradient.reshape(len(gm), -1) @ shift.to(gm.dtype)
+                bias += gradient.reshape(gm.shape[0], -1) @ shift.to(gm.dtype)
         for module in part.modules:
             constant = module.__dict__.get(CONSTANTS)
             if constant is not None:
@@ -230,7 +230,7 @@ def _linear(module: nn.Module, dtype: torch.dtype) -> tuple[Tensor, Tensor | Non
 def _back(form: _Factors, factors: Sequence[Tensor], gm: Tensor) -> tuple[Tensor, Tensor]:
     """Take `gm` [n, d] back: the gradient at what is read [n, d], and what biases contribute [n]."""
     weight, shift = _linear(form.writer, gm.dtype)
-    bias = gm.new_zeros(len(gm)) if shift is None else gm @ shift
+    bias = gm.new_zeros(gm.shape[0]) if shift is None else gm @ shift
     middle, into = gm @ weight, torch.zeros_like(gm)
     for module, factor in zip(form.readers, factors, strict=True):
         if factor.shape[1] == 0:

@@ -57,7 +57,7 @@ class PathSteps:
     def children(self, site: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Give the weights of all writers [n, A] and of the biases [n] that `site` sees, for gradients `g` [n, d] at `positions` [n]."""
         seen = self.writers.seen(site)
-        weight, bias = g.new_zeros(len(g), self.writers.count), g.new_zeros(len(g))
+        weight, bias = g.new_zeros(g.shape[0], self.writers.count), g.new_zeros(g.shape[0])
         for position, mine in groups_of(positions):
             written, biases = self.writers.at(position)
             weight[mine, :seen] = g[mine] @ written[:seen].T
@@ -72,19 +72,20 @@ class PathSteps:
         kept = state.tapped[layer]
         query, key, value = kept.query[batch], kept.key[batch], kept.value[batch]
         scale = writers.attention_scale(layer, positions)
-        gz = by_group(wiring.attention_write.transposed(g, scale), wiring.output.to(g.dtype).transpose(1, 2), heads)
-        groups = heads // (len(query) // len(key))
+        gz = by_group(wiring.attention_write.transposed(g, scale), wiring.output.to(g.dtype).transpose(1, 2), groups_of(heads))
+        group = heads // (query.shape[0] // key.shape[0])
+        groups = groups_of(group)
         scores = pair_scores(kept.pattern, query, key, heads, positions, batch)
         whole = by_group(gz, value.transpose(1, 2), groups)  # [n, T]
-        from_bias = gz.new_zeros(len(gz))
+        from_bias = gz.new_zeros(gz.shape[0])
         value_bias = state.value_bias.get(layer)
         if value_bias is not None:
-            from_bias = (gz * value_bias[groups].to(gz.dtype)).sum(-1)
+            from_bias = (gz * value_bias[group].to(gz.dtype)).sum(-1)
         if self.channels == 1:
             a = scores.attention()[:, 0]
             bias = (from_bias * a.sum(-1))[:, None]
             return HeadStep(a * (whole - from_bias[:, None]), bias, torch.cat([gz, a], 1))
-        rule, sink_bias = scores.rows(), gz.new_zeros(len(gz))
+        rule, sink_bias = scores.rows(), gz.new_zeros(gz.shape[0])
         ds, weight = rule.address(whole[:, None] if scores.sink is None else functional.pad(whole[:, None], (0, 1))), rule.value
         if scores.sink is not None:
             sink_bias = ds[:, 0, -1] * scores.sink.to(gz.dtype)
@@ -95,7 +96,7 @@ class PathSteps:
         q, dq = query[heads, positions], by_group(f, key, groups)
         raw = scores.raw[:, 0] / kept.pattern.scaling  # < q, k >
         address = state.address_bias.get(layer)
-        query_edge, query_bias = (dq * q).sum(-1), gz.new_zeros(len(gz))
+        query_edge, query_bias = (dq * q).sum(-1), gz.new_zeros(gz.shape[0])
         if address is not None:
             shift = by_group(q, address.key[batch].transpose(1, 2), groups)
             raw, sink_bias = raw - shift, sink_bias + (f * shift).sum(-1)
@@ -115,13 +116,13 @@ class PathSteps:
         channel = torch.div(columns, length, rounding_mode="floor")
         source = torch.where(channel == QUERY, positions, columns % length)
         groups = heads // (kept.query.shape[1] // kept.key.shape[1])
-        out = passed.new_empty(len(passed), writers.residual(0).shape[-1])
+        out = passed.new_empty(passed.shape[0], writers.residual(0).shape[-1])
         for which, mine in groups_of(channel):
             given, at = passed[mine], source[mine]
             each = torch.arange(given.shape[0], device=given.device)
             if which == VALUE:
                 amount = given[each, width + at]
-                out[mine] = by_group(given[:, :width] * amount[:, None], wiring.reading(out.dtype), groups[mine])
+                out[mine] = by_group(given[:, :width] * amount[:, None], wiring.reading(out.dtype), groups_of(groups[mine]))
                 continue
             query_turn, key_turn = writers.capture.turns[layer]
             if which == KEY:
@@ -129,5 +130,5 @@ class PathSteps:
                 turn, to, g = key_turn, groups[mine], kept.query[writers.batch][heads[mine], positions[mine]] * f[:, None]
             else:
                 turn, to, g = query_turn, heads[mine], given[:, width + 2 * length :]
-            out[mine] = by_group(turn.back(g, writers.batch, to, at), turn.reading.reading(out.dtype), to)
+            out[mine] = by_group(turn.back(g, writers.batch, to, at), turn.reading.reading(out.dtype), groups_of(to))
         return source, out if norm is None else out * norm.scale(writers.residual(2 * layer)[source])

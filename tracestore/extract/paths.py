@@ -43,7 +43,7 @@ LEAST_WANTED: Final = 50
 EXPANSIONS_PER_PATH: Final = 20
 """Budget of expansions for every path that is wanted."""
 
-SWEEP: Final = 0.8
+SWEEP: Final = 0.6
 """A sweep expands open entries down to this share of the largest."""
 
 OUT, EDGE, MLP = 0, 1, 2

@@ -5,9 +5,10 @@ s = cap(r) + b with r = scale < q, k >, b what is added (ALiBi); a sink is one m
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -66,27 +67,32 @@ def pair_scores(pattern: Pattern, query: Tensor, key: Tensor, heads: Tensor, pos
     if pattern.mask is not None:
         whole = pattern.mask[batch if pattern.mask.shape[0] > 1 else 0]
         mask = whole[heads if whole.shape[0] > 1 else torch.zeros_like(heads), positions][:, None]
-    groups = heads // (query.shape[0] // key.shape[0])
+    groups = groups_of(heads // (query.shape[0] // key.shape[0]))
     raw = by_group(query[heads, positions], key.transpose(1, 2), groups)[:, None].mul_(pattern.scaling)
     return _scores(pattern, raw, positions[:, None], mask, None if pattern.sinks is None else pattern.sinks[heads])
 
 
-def by_group(x: Tensor, matrices: Tensor, groups: Tensor) -> Tensor:
+Groups: TypeAlias = list[tuple[int, Tensor | slice]]
+
+
+def groups_of(numbers: Tensor) -> Groups:
+    """Give every number in `numbers` [n] once, with where it stands. (There are few of them: torch's own functions take longer.)"""
+    places = defaultdict[int, list[int]](list)
+    for place, number in enumerate(numbers.tolist()):
+        places[number].append(place)
+    if len(places) == 1:
+        return [(number, slice(None)) for number in places]
+    return [(number, torch.tensor(where, device=numbers.device)) for number, where in places.items()]
+
+
+def by_group(x: Tensor, matrices: Tensor, groups: Groups) -> Tensor:
     """Multiply every row of `x` [n, a] by the matrix of its group, `matrices` [G, a, b]: [n, b]."""
+    if len(groups) == 1 and x.shape[0]:
+        return x @ matrices[groups[0][0]]
     out = x.new_empty(x.shape[0], matrices.shape[2])
-    for group, mine in groups_of(groups):
+    for group, mine in groups:
         out[mine] = x[mine] @ matrices[group]
     return out
-
-
-def groups_of(numbers: Tensor) -> list[tuple[int, Tensor | slice]]:
-    """Give every number in `numbers` [n] once, with where it stands. (By numpy: for so few, torch takes longer.)"""
-    found = numbers.cpu().numpy()
-    order = np.argsort(found, kind="stable")
-    parts = np.split(order, np.flatnonzero(np.diff(found[order])) + 1)
-    if len(parts) == 1:
-        return [(int(found[0]), slice(None))] if len(found) else []
-    return [(int(found[part[0]]), torch.from_numpy(part).to(numbers.device)) for part in parts]
 
 
 def _scores(pattern: Pattern, raw: Tensor, rows: Tensor, mask: Tensor | None, sinks: Tensor | None) -> Scores:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
+
+from tracestore import model
 
 MODEL_HELP = "Folder or hub id of a causal language model; `demo` is the packaged SmolLM2-135M."
 
@@ -40,6 +42,9 @@ class Method(StrEnum):
 
     frozen = "frozen"
     secant = "secant"
+
+
+DEFAULT_METHOD: Final = Method(model.DEFAULT_METHOD)
 
 
 class Steps(StrEnum):

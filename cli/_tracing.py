@@ -71,7 +71,7 @@ def trace_options(
     temperature: float = GENERATION.temperature,
     top_p: float = GENERATION.top_p,
     seed: int = GENERATION.seed,
-    method: options.Method = options.Method.frozen,
+    method: options.Method = options.DEFAULT_METHOD,
     keep: float = PRUNING.keep,
     max_edges: int = PRUNING.max_edges,
     compositions: int = PRUNING.compositions,

@@ -26,7 +26,7 @@ def debug(
     answer: Annotated[
         str | None, typer.Option("--answer", help="Explain this answer instead of the model's first choice.", show_default=False)
     ] = None,
-    method: options.MethodOption = options.Method.frozen,
+    method: options.MethodOption = options.DEFAULT_METHOD,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Drivers shown.")] = 10,
     candidates: Annotated[int, typer.Option("--candidates", min=1, help="Sources of each kind that the search may remove.")] = 24,
     largest: Annotated[int, typer.Option("--largest", min=1, help="Sources removed together at most.")] = 8,

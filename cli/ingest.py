@@ -26,7 +26,7 @@ def ingest(
     temperature: tracing.Temperature = tracing.GENERATION.temperature,
     top_p: tracing.TopP = tracing.GENERATION.top_p,
     seed: tracing.Seed = tracing.GENERATION.seed,
-    method: options.MethodOption = options.Method.frozen,
+    method: options.MethodOption = options.DEFAULT_METHOD,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     compositions: tracing.Compositions = tracing.PRUNING.compositions,

@@ -28,7 +28,7 @@ def paths(
     target_token: tracing.TargetToken = None,
     foil: tracing.Foil = None,
     gauge: tracing.GaugeOption = None,
-    method: options.MethodOption = options.Method.frozen,
+    method: options.MethodOption = options.DEFAULT_METHOD,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Paths shown for an output.")] = 10,

@@ -12,7 +12,7 @@ IDENTITY_KEYS = ("id", "error", "tolerance", "ok")
 
 def validate(
     model: options.Model,
-    method: options.MethodOption = options.Method.frozen,
+    method: options.MethodOption = options.DEFAULT_METHOD,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     as_json: options.Json = False,

@@ -38,7 +38,7 @@ def why(
     gauge: tracing.GaugeOption = None,
     steps: tracing.Steps = None,
     max_new_tokens: tracing.MaxNewTokens = tracing.GENERATION.max_new_tokens,
-    method: options.MethodOption = options.Method.frozen,
+    method: options.MethodOption = options.DEFAULT_METHOD,
     keep: tracing.Keep = tracing.PRUNING.keep,
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     compositions: tracing.Compositions = tracing.PRUNING.compositions,

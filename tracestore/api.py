@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Self
 
 from tracestore.errors import BadInputError
-from tracestore.model import Gauge, GenerationOptions, Item, Method, PruningOptions, StepRule, Targets, Trace, TraceOptions
+from tracestore.model import DEFAULT_METHOD, Gauge, GenerationOptions, Item, Method, PruningOptions, StepRule, Targets, Trace, TraceOptions
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,7 +63,7 @@ def trace(
     temperature: float = _GENERATION.temperature,
     top_p: float = _GENERATION.top_p,
     seed: int = _GENERATION.seed,
-    method: Method = "frozen",
+    method: Method = DEFAULT_METHOD,
     keep: float = _PRUNING.keep,
     max_edges: int = _PRUNING.max_edges,
     compositions: int = _PRUNING.compositions,
@@ -84,7 +84,7 @@ def trace(
 
 
 def validate(
-    model: LoadedModel | str | Path, *, method: Method = "frozen", device: str = "cpu", dtype: Dtype = "float32"
+    model: LoadedModel | str | Path, *, method: Method = DEFAULT_METHOD, device: str = "cpu", dtype: Dtype = "float32"
 ) -> ValidationReport:
     """Check the identities of a method on a model. Raises UnsupportedModelError with the reason when it is refused."""
     from tracestore.extract.validate import validate as run

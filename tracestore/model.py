@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tracestore import schema
 
@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Method = Literal["frozen", "secant"]
+DEFAULT_METHOD: Final[Method] = "frozen"
+"""Chosen by what the evaluation's report set showed: docs/evaluation.md."""
+
 Gauge = Literal["centred", "foil", "raw"]
 Origin = Literal["prompt", "generated", "given"]
 SpanKind = Literal["role", "turn", "document", "tool_call", "tool_result", "step", "evidence", "answer"]
@@ -104,7 +107,7 @@ class TraceOptions:
     target_token: str | int | None = None
     foil: str | int | None = None
     gauge: Gauge | None = None  # None: `foil` when there is one, else `centred`
-    method: Method = "frozen"
+    method: Method = DEFAULT_METHOD
     generation: GenerationOptions = field(default_factory=GenerationOptions)
     pruning: PruningOptions = field(default_factory=PruningOptions)
     steps: StepRule | None = None  # None: only the step spans that an item gives

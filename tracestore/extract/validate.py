@@ -9,7 +9,7 @@ import torch
 
 from tracestore.extract.identities import MEANING, IdentityResult, check_identities
 from tracestore.extract.loading import LoadedModel
-from tracestore.model import Method
+from tracestore.model import DEFAULT_METHOD, Method
 
 TEXT = "The capital of France is Paris, and the capital of Italy is"
 MAX_TOKENS = 12
@@ -22,7 +22,7 @@ class ValidationReport:
     model_id: str
     family: str
     identities: tuple[IdentityResult, ...]
-    method: Method = "frozen"
+    method: Method = DEFAULT_METHOD
     supported: bool = True
 
     @property
@@ -36,7 +36,7 @@ class ValidationReport:
         return {"model_id": self.model_id, "family": self.family, "method": self.method, "supported": self.supported, "identities": rows}
 
 
-def validate(loaded: LoadedModel, method: Method = "frozen") -> ValidationReport:
+def validate(loaded: LoadedModel, method: Method = DEFAULT_METHOD) -> ValidationReport:
     """Check I0 to I12 of a method on a short text. Raises UnsupportedModelError with the reason when the model is refused."""
     from tracestore.extract.trace import attributor_for
 

@@ -16,7 +16,7 @@ from tracestore.errors import BadInputError
 from tracestore.knockouts.flip import LARGEST_SET, Flip, find_flip
 from tracestore.knockouts.run import prompt_tokens, target_of
 from tracestore.knockouts.sources import Candidates, Kind
-from tracestore.model import RUNNER_UP, Item, Method, Output, Trace, TraceOptions
+from tracestore.model import DEFAULT_METHOD, RUNNER_UP, Item, Method, Output, Trace, TraceOptions
 
 if TYPE_CHECKING:
     from tracestore.extract.knockouts.measure import KnockoutRunner
@@ -104,7 +104,7 @@ def debug(
     expected: str | int,
     *,
     answer: str | int | None = None,
-    method: Method = "frozen",
+    method: Method = DEFAULT_METHOD,
     candidates: int = CANDIDATES,
     largest: int = LARGEST_SET,
     progress: Callable[[int], None] | None = None,

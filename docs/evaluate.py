@@ -12,33 +12,38 @@ import argparse
 import json
 import shutil
 import sys
-import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
-from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import torch
 
-from docs.evaluation_text import HEAD, LIMITS, TRIED
+from docs.evaluation_components import component_rows
+from docs.evaluation_cost import cost_rows, stored_rows
+from docs.evaluation_sections import Measured, page
 from tracestore import api
-from tracestore.archive import Archive
 from tracestore.evaluate import evaluation, sanity
 from tracestore.evaluate.annotated import Annotated
-from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.case import Case
 from tracestore.evaluate.measures.edges import Channel, edge_rows
-from tracestore.evaluate.methods import find_methods, traced
-from tracestore.evaluate.report import REMOVAL, difference
+from tracestore.evaluate.methods import METHODS, find_methods
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.questions import language_cases
 from tracestore.evaluate.suites.registry import SUITES
 from tracestore.extract.loading import LoadedModel
-from tracestore.ingest import trace_to_archive
-from tracestore.model import Method, TraceOptions
+from tracestore.model import Method
 
 DOCS = Path(__file__).parent
-LIMITS_BY_SUITE = {"chase": 40, "circuits": 40, "prompts": None, "reasoning": 24, "commonsense": 24}
-EDGE_METHODS: tuple[tuple[Method, Channel], ...] = (("frozen", "VALUE"), ("secant", "VALUE"), ("secant", "KEY"))
+LIMITS_BY_SUITE = {"chase": 40, "circuits": 40, "prompts": None, "reasoning": 12, "commonsense": 24}
+STORED = 12
+EDGE_METHODS: tuple[tuple[Method | Literal["sensitivity"], Channel], ...] = (
+    ("frozen", "VALUE"),
+    ("secant", "VALUE"),
+    ("secant", "KEY"),
+    ("sensitivity", "VALUE"),
+    ("sensitivity", "KEY"),
+)
 DUPLICATES = (
     ("The secret word is mango.", "The secret word is"),
     ("The meeting takes place on Thursday.", "The meeting takes place on"),
@@ -68,9 +73,14 @@ def report_prompts(count: int) -> list[Annotated]:
     return [item for item in items() if item.split == "report"][:count]
 
 
+def cost_items() -> list[Annotated]:
+    """Give prompts of several lengths."""
+    return [item for item in report_prompts(8) if item.task in ("negation", "planted", "retrieval")]
+
+
 def sanity_rows(load: Callable[[], LoadedModel]) -> Iterator[Row]:
     """Run every sanity check."""
-    scorer = partial(traced, method="secant", column="direct")
+    scorer = METHODS[evaluation.OURS].run
     loaded = load()
     for case in language_cases(loaded, report_prompts(4)):
         yield from sanity.randomised_weights(case, scorer)
@@ -80,95 +90,8 @@ def sanity_rows(load: Callable[[], LoadedModel]) -> Iterator[Row]:
             yield row
     for fact, question in DUPLICATES:
         yield sanity.duplicated(loaded, fact, question, scorer)
-    for case in language_cases(loaded, report_prompts(48)):
+    for case in language_cases(loaded, report_prompts(32)):
         yield sanity.reference_agreement(case)
-
-
-def edges_section(rows: list[Row]) -> str:
-    """Report single edges against interventions."""
-    lines = ["## Single edges against interventions\n"]
-    lines.append(
-        "Spearman's rho of |weight| with |change of the logit|, one edge of one head at a time (16 largest and 16 random a prompt).\n"
-    )
-    lines += ["| edges | all | largest | random | sign agrees (largest) | prompts |", "|---|---|---|---|---|---|"]
-    for method in dict.fromkeys(row["method"] for row in rows):
-        mine = [row for row in rows if row["method"] == method]
-        cells = [str(mean_interval([row[name] for row in mine])) for name in ("rho", "rho_top", "rho_random", "sign")]
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(mine)} |")
-    return "\n".join(lines) + "\n"
-
-
-def sanity_section(rows: list[Row]) -> str:
-    """Report sanity checks."""
-
-    def of(check: str, name: str, **where: object) -> str:
-        mine = [row for row in rows if row["check"] == check and all(row.get(key) == value for key, value in where.items())]
-        return f"{mean_interval([row[name] for row in mine])} (n = {len(mine)})"
-
-    layers = sorted({row["layers"] for row in rows if row["check"] == "weights"})
-    lines = ["## Sanity\n", "| check (`secant.direct`) | measured |", "|---|---|"]
-    lines += [f"| top {n} layers randomised: rank correlation with the original | {of('weights', 'rho', layers=n)} |" for n in layers]
-    lines.append(f"| irrelevant sentence in front: rank correlation over the other tokens | {of('padding', 'rho')} |")
-    lines.append(f"| its share of the mass | {of('padding', 'share')} |")
-    lines.append(f"| evidence said once: its share | {of('duplicate', 'once')} |")
-    lines.append(f"| said twice: both shares together | {of('duplicate', 'both')} |")
-    lines.append(f"| the smaller of the two over the larger | {of('duplicate', 'smaller_over_larger')} |")
-    lines.append(f"| leave-one-out by columns against leave-one-out by mean embedding, rank correlation | {of('references', 'rho')} |")
-    return "\n".join(lines) + "\n"
-
-
-def components_section(load: Callable[[], LoadedModel], count: int) -> tuple[str, str]:
-    """Trace report prompts, load them, and ask by Cypher for components, what they depend on and where they matter; and bytes stored."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        archive = Archive(folder / "archive")
-        items = [annotated.item for annotated in report_prompts(count)]
-        trace_to_archive(items, load(), archive, TraceOptions(method="secant"))
-        with api.open_store(folder / "graph.lbug") as store:
-            store.load(archive, level="summary")
-            heads = store.query("heads_across", k=10).to_pylist()
-            evidence = store.cypher(
-                "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
-                "MATCH (s:Span)-[:OF]->(t) WHERE s.kind = 'evidence' AND h.top_source_pos >= s.first_pos "
-                "AND h.top_source_pos <= s.last_pos "
-                "RETURN h.layer AS layer, h.head AS head, count(DISTINCT o.uid) AS outputs"
-            ).to_pylist()
-            writers = store.cypher(
-                "MATCH (c:Composition)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
-                "AND c.via <> 'OUT' AND c.via <> 'MLP' "
-                "RETURN c.dst AS dst, c.src AS src, sum(abs(c.weight)) AS mass"
-            ).to_pylist()
-        tokens = sum(archive.read_trace(trace_id).header["n_tokens"] for trace_id in archive.trace_ids())
-        size = sum(package.bytes for package in archive.packages())
-    on_evidence = {(row["layer"], row["head"]): row["outputs"] for row in evidence}
-    lines = [
-        f"## Table 1: components ({count} report prompts, by Cypher over the stored traces)\n",
-        "| head | predictions it matters in | mean share | kind | depends on (largest writers into it) | its source is marked evidence |",
-        "|---|---|---|---|---|---|",
-    ]
-    for row in heads:
-        name = f"L{row['layer']}.h{row['head']}"
-        into = sorted((w for w in writers if w["dst"] == name), key=lambda w: -w["mass"])[:3]
-        depends = ", ".join(w["src"] for w in into) or "not among the stored compositions"
-        found = on_evidence.get((row["layer"], row["head"]), 0)
-        offset = f"looks {row['offset_mean']:.1f} tokens back, induction {row['induction_rate']:.0%}"
-        lines.append(f"| {name} | {row['outputs']} | {row['share_mean']:.3f} | {offset} | {depends} | {found} of {row['outputs']} |")
-    stored = f"{size / tokens:,.0f} bytes a token ({count} traces, {tokens} tokens, mechanism level, pruned as by default)"
-    return "\n".join(lines) + "\n", stored
-
-
-def bars_section(rows: list[Row]) -> str:
-    """Say what the bars are, and whether they are met."""
-    ours = evaluation.OURS
-    lines = ["## The bars\n", f"| `{ours}`, AOPC against | by knockout of columns | by mean embedding |", "|---|---|---|"]
-    for other in ("random", "recency", "raw_attention", "rollout", "gradient_x_input", "ifr", "leave_one_out", "leave_one_out_mean"):
-        cells = []
-        for measure, _ in REMOVAL[:2]:
-            found = difference(rows, ours, other, measure)
-            word = "above" if found.above_zero else "below" if found.below_zero else "no difference shown"
-            cells.append(f"{found}: {word}")
-        lines.append(f"| {other} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -187,37 +110,40 @@ def main() -> None:
             loaded.append(api.load_model(options.model))
         return loaded[0]
 
-    suites: dict[str, list[Row]] = {}
-    parts = []
-    for name, limit in LIMITS_BY_SUITE.items():
-        sys.stderr.write(f"suite {name}\n")
-        found = evaluation.run([SUITES[name]], find_methods(None), options.output / name, model=options.model, load=load, limit=limit)
-        suites |= found.suites
-        parts.append((options.output / name / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n"))
-    sys.stderr.write("edges, sanity, components\n")
-    cases = language_cases(load(), report_prompts(options.edges))
-    edges = kept(options.output, "edges", lambda: (row for case in islice(cases, options.edges) for row in edge_rows(case, EDGE_METHODS)))
-    checks = kept(options.output, "sanity", lambda: sanity_rows(load))
-    components, stored = components_section(load, options.components)
-    faithful = [row for name in ("prompts", "reasoning", "commonsense") for row in suites[name]]
-    page = "\n".join(
-        [
-            HEAD,
-            bars_section(faithful),
-            components,
-            *parts,
-            edges_section(edges),
-            sanity_section(checks),
-            f"## Overhead\n\nStored: {stored}.\n",
-            LIMITS,
-            TRIED,
-        ]
-    )
+    def cases(count: int) -> Iterator[Case]:
+        return language_cases(load(), report_prompts(count))
+
+    def suite(name: str) -> None:
+        say(f"suite {name}")
+        folder, limit = options.output / name, LIMITS_BY_SUITE[name]
+        found = evaluation.run([SUITES[name]], find_methods(None), folder, model=options.model, load=load, limit=limit)
+        measured.suites |= found.suites
+        measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
+
+    def part(name: str, make: Callable[[], Iterable[Row]]) -> list[Row]:
+        say(name)
+        return kept(options.output, name, make)
+
+    measured = Measured()
+    for name in ("chase", "circuits"):
+        suite(name)
+    measured.edges = part("edges", lambda: (row for case in cases(options.edges) for row in edge_rows(case, EDGE_METHODS)))
+    measured.sanity = part("sanity", lambda: sanity_rows(load))
+    measured.components = part("components", lambda: component_rows(load, report_prompts(options.components)))
+    measured.stored = part("stored", lambda: stored_rows(load, report_prompts(STORED)))
+    for name in ("prompts", "commonsense", "reasoning"):
+        suite(name)
+    measured.cost = part("cost", lambda: cost_rows(language_cases(load(), cost_items())))
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)
     for source in [*options.output.glob("*/*.png"), *options.output.glob("commonsense/*.html")]:
         shutil.copy(source, pictures / source.name)
-    (DOCS / "evaluation.md").write_text(page, encoding="utf-8")
+    (DOCS / "evaluation.md").write_text(page(measured), encoding="utf-8")
+
+
+def say(text: str) -> None:
+    """Tell the time and what is done now."""
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Evaluate suites into a folder: rows as they are made, then Parquet, a Markdown report and pictures.
 
 OUT/<suite>.jsonl     one line a case, appended; a killed run goes on from it
+OUT/<suite>-steps.jsonl   one line a chain whose step graph was compared with a proof, likewise
 OUT/rows.parquet      every row of this call
 OUT/report.md         tables
 OUT/*.png, *.html     pictures
@@ -9,22 +10,25 @@ OUT/*.png, *.html     pictures
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.figures import bars, side_by_side, step_picture
 from tracestore.evaluate.human import StepGraph, agreement, step_graph, summary
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.methods import Method
 from tracestore.evaluate.report import interval, methods_of, suite_report
-from tracestore.evaluate.runner import Row, RunSettings, run_suite
+from tracestore.evaluate.runner import Row, RunSettings, append_rows, read_rows, run_suite
 from tracestore.evaluate.suites.registry import Suite, suite_cases
 from tracestore.extract.loading import LoadedModel
 
 OURS: Final = "secant.direct"
 """The column that the paired tables put against the others."""
+
+STEPS_BY: Final = "secant"
+"""The method that step graphs are traced with."""
 
 PICTURES: Final = 6
 """Items that are drawn beside a person's reasoning."""
@@ -55,9 +59,11 @@ def run(
     names = tuple(method.name for method in methods)
     reports = []
     for suite in suites:
-        settings = RunSettings(suite.name, "" if suite.items is None else model, names, suite.faithful)
-        cases = suite_cases(suite, load, split=split, limit=limit)
-        rows = run_suite(cases, methods, settings, folder / f"{suite.name}.jsonl", progress=progress)
+        settings = RunSettings(suite.name, "" if suite.items is None else model, names, suite.faithful, split)
+        path = folder / f"{suite.name}.jsonl"
+        known = {row["id"] for row in read_rows(path, settings)}
+        cases = suite_cases(suite, load, split=split, limit=limit, known=known)
+        rows = run_suite(cases, methods, settings, path, progress=progress)
         found.suites[suite.name] = rows
         if rows:
             ours = OURS if OURS in names else names[0]
@@ -65,12 +71,30 @@ def run(
             _draw_suite(suite.name, rows, folder)
         if suite.proofs and suite.items is not None:
             chosen = [item for item in suite.items() if item.proof and split in (None, item.split)]
-            graphs = [step_graph(load(), item, "secant") for item in islice(chosen, limit)]
-            found.steps = [row for graph in graphs for row in agreement(graph)]
-            reports.append(steps_report(found.steps, len(graphs)))
-            _draw_steps(graphs[:PICTURES], folder)
+            found.steps = _compare_steps(load, chosen[:limit], replace(settings, methods=(STEPS_BY,)), folder)
+            reports.append(steps_report(found.steps, len(chosen[:limit])))
     _write(found, reports)
     return found
+
+
+def _compare_steps(load: Callable[[], LoadedModel], items: Sequence[Annotated], settings: RunSettings, folder: Path) -> list[Row]:
+    """Compare step graphs with proofs, keeping each; the first ones are drawn once."""
+    path = folder / f"{settings.suite}-steps.jsonl"
+    known = {row["id"] for row in read_rows(path, settings)}
+    drawn: list[StepGraph] = []
+    page = folder / "beside-human-reasoning.html"
+    for number, item in enumerate(items):
+        wanted = number < PICTURES and not page.exists()
+        if item.id in known and not wanted:
+            continue
+        graph = step_graph(load(), item, STEPS_BY)
+        if item.id not in known:
+            append_rows(path, settings, agreement(graph))
+        if wanted:
+            drawn.append(graph)
+            if len(drawn) == min(PICTURES, len(items)):
+                _draw_steps(drawn, folder)
+    return list(read_rows(path, settings))
 
 
 def steps_report(rows: Sequence[Row], count: int) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias
 
 import torch
 
@@ -17,81 +17,104 @@ from tracestore.model import Method as TraceMethod
 
 Column = Literal["direct", "total", "score"]
 
+Found: TypeAlias = Mapping[str, Scores | float]
+"""What one computation gives: columns [T] by name, and, where it is known, `closure`: how far the scores miss the explained quantity."""
+
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """A way to rank tokens. `passes`: what it costs by construction, T the number of tokens; what it did cost is measured."""
+    """A way to rank tokens: a column of a computation, which other methods may share.
+
+    `passes`: what it costs by construction, T the number of tokens; what it did cost is measured.
+    """
 
     name: str
     ours: bool
     about: str
     passes: str
-    run: Callable[[Case], Scores]
+    compute: Callable[[Case], Found]
+    column: str
+
+    def run(self, case: Case) -> Scores:
+        """Give the scores of a case."""
+        return self.read(self.compute(case))
+
+    def read(self, found: Found) -> Scores:
+        """Take the scores out of what the computation gave."""
+        scores = found[self.column]
+        assert not isinstance(scores, float)
+        return scores
 
 
-def traced(case: Case, method: TraceMethod, column: Column) -> Scores:
-    """Rank by a column of our own trace: `direct` or `total` (unsigned), or `score` (signed)."""
+def traced(case: Case, method: TraceMethod) -> Found:
+    """Give the columns of our own trace: `direct`, `total` (unsigned), `score` (signed)."""
     found = case.attributor.run(torch.tensor(case.token_ids), method=method).attribute(TargetSpec(case.pos, case.token_id), last=True)
-    if column == "score":
-        return found.scores
-    if column == "direct":
-        return found.direct_value + found.direct_address
-    return found.total_value + found.total_address
+    return {
+        "direct": found.direct_value + found.direct_address,
+        "total": found.total_value + found.total_address,
+        "score": found.scores,
+        "closure": found.closure,
+    }
+
+
+_ABOUT: Final[Mapping[Column, str]] = {
+    "direct": "attention edges into the explained position",
+    "total": "attention edges into all positions",
+    "score": "signed, adds up",
+}
+
+
+def _columns(name: str, ours: bool, about: str | None, compute: Callable[[Case], Found], columns: tuple[Column, ...]) -> list[Method]:
+    return [Method(f"{name}.{column}", ours, about or _ABOUT[column], "2 to 3", compute, column) for column in columns]
 
 
 def _ours() -> list[Method]:
-    about = {
-        "direct": "attention edges into the explained position",
-        "total": "attention edges into all positions",
-        "score": "signed, adds up",
-    }
-    return [
-        Method(f"{method}.{column}", True, about[column], "2 to 3", partial(traced, method=method, column=column))
-        for method in ("frozen", "secant")
-        for column in ("direct", "total", "score")
-    ]
+    names: tuple[TraceMethod, ...] = ("frozen", "secant")
+    return [method for name in names for method in _columns(name, True, None, partial(traced, method=name), ("direct", "total", "score"))]
 
 
-def _by_rule(case: Case, rule: rules.Rule, column: Column) -> Scores:
-    found: Scores = getattr(rules.by_rule(case, rule), column)
-    return found
+def _by_rule(case: Case, rule: rules.Rule) -> Found:
+    found = rules.by_rule(case, rule)
+    return {"direct": found.direct, "total": found.total, "score": found.score}
 
 
-_RULES: Final[tuple[tuple[str, rules.Rule, str], ...]] = (
-    ("attnlrp", rules.attnlrp, "AttnLRP's rules"),
-    ("gradient_rule", rules.gradient, "the softmax's gradient in full"),
-    ("linear", rules.linear, "secant without concentration"),
-    ("ratio", rules.ratio, "ratio weights, not linear in the gradient"),
-    ("secant_h25", rules.secant_share(0.25), "secant, a quarter to the scores"),
-    ("secant_h75", rules.secant_share(0.75), "secant, three quarters to the scores"),
+_RULES: Final[tuple[tuple[str, rules.Rule, str, tuple[Column, ...]], ...]] = (
+    ("attnlrp", rules.attnlrp, "AttnLRP's rules", ("direct", "score")),
+    ("gradient_rule", rules.gradient, "the softmax's gradient in full", ("direct",)),
+    ("linear", rules.linear, "secant without concentration", ("direct", "total")),
+    ("ratio", rules.ratio, "ratio weights, not linear in the gradient", ("direct", "total")),
+    ("secant_h25", rules.secant_share(0.25), "secant, a quarter to the scores", ("direct",)),
+    ("secant_h75", rules.secant_share(0.75), "secant, three quarters to the scores", ("direct",)),
 )
 
 
 def _variants() -> list[Method]:
-    columns: dict[str, tuple[Column, ...]] = {"attnlrp": ("direct", "score")}
-    return [
-        Method(f"{name}.{column}", False, about, "2 to 3", partial(_by_rule, rule=rule, column=column))
-        for name, rule, about in _RULES
-        for column in columns.get(name, ("direct",))
+    found = [
+        method for name, rule, about, columns in _RULES for method in _columns(name, False, about, partial(_by_rule, rule=rule), columns)
     ]
+    return [*found, *_columns("sensitivity", False, "true gradient of each value and score", gradients.sensitivity, ("direct", "total"))]
+
+
+def _baseline(name: str, about: str, passes: str, run: Callable[[Case], Scores]) -> Method:
+    return Method(name, False, about, passes, lambda case: {"scores": run(case)}, "scores")
 
 
 _BASELINES: Final[tuple[Method, ...]] = (
-    Method("random", False, "no model", "0", simple.random_order),
-    Method("recency", False, "no model", "0", simple.recency),
-    Method("first_token", False, "no model", "0", simple.first_token),
-    Method("raw_attention", False, "mean attention of the explained position", "1", attention.raw_attention),
-    Method("rollout", False, "attention rollout", "1", attention.rollout),
-    Method("attention_norm", False, "norm of what is moved", "1", attention.attention_norm),
-    Method("direct_logit", False, "direct logit attribution", "1", attention.direct_logit),
-    Method("alti", False, "proximity, heads together", "1", attention.alti),
-    Method("ifr", False, "information flow routes: proximity, head by head", "1", attention.ifr),
-    Method("saliency", False, "norm of the plain gradient", "2", gradients.saliency),
-    Method("gradient_x_input", False, "plain gradient times embedding", "2", gradients.gradient_x_input),
-    Method("integrated_gradients", False, f"{gradients.STEPS} points from a zero embedding", "40", gradients.integrated_gradients),
-    Method("ablation_regression", False, f"linear fit to {ablation.DRAWS} random removals", "32", ablation.ablation_regression),
-    Method("leave_one_out", False, "each token's column knocked out", "T", partial(ablation.leave_one_out, how="column")),
-    Method("leave_one_out_mean", False, "each token's embedding replaced by the mean", "T", partial(ablation.leave_one_out, how="mean")),
+    _baseline("random", "no model", "0", simple.random_order),
+    _baseline("recency", "no model", "0", simple.recency),
+    _baseline("first_token", "no model", "0", simple.first_token),
+    _baseline("raw_attention", "mean attention of the explained position", "1", attention.raw_attention),
+    _baseline("rollout", "attention rollout", "1", attention.rollout),
+    _baseline("attention_norm", "norm of what is moved", "1", attention.attention_norm),
+    _baseline("direct_logit", "direct logit attribution", "1", attention.direct_logit),
+    _baseline("alti", "proximity, heads together", "1", attention.alti),
+    _baseline("ifr", "information flow routes: proximity, head by head", "1", attention.ifr),
+    _baseline("saliency", "norm of the plain gradient", "2", gradients.saliency),
+    _baseline("gradient_x_input", "plain gradient times embedding", "2", gradients.gradient_x_input),
+    _baseline("integrated_gradients", f"{gradients.STEPS} points from a zero embedding", "40", gradients.integrated_gradients),
+    _baseline("ablation_regression", f"linear fit to {ablation.DRAWS} random removals", "32", ablation.ablation_regression),
+    _baseline("leave_one_out", "each token's column knocked out", "T", partial(ablation.leave_one_out, how="column")),
+    _baseline("leave_one_out_mean", "each token's embedding replaced by the mean", "T", partial(ablation.leave_one_out, how="mean")),
 )
 
 METHODS: Final[dict[str, Method]] = {method.name: method for method in (*_ours(), *_variants(), *_BASELINES)}

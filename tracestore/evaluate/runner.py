@@ -23,14 +23,14 @@ from tracestore.errors import BadInputError, ResourceError
 from tracestore.evaluate.case import SINK, Case, Scores
 from tracestore.evaluate.measures import ranking
 from tracestore.evaluate.measures.faithfulness import faithfulness
-from tracestore.evaluate.methods import Method
+from tracestore.evaluate.methods import Found, Method
 from tracestore.evaluate.removing import PERTURBATIONS, Removing
 from tracestore.ids import content_hash
 
 Row = dict[str, Any]
 """What one method got on one case: flat, JSON values; NaN is null."""
 
-_VERSION: Final = 1  # raise when a measure changes, so that old lines are not mixed with new ones
+_VERSION: Final = 2  # raise when a measure changes, so that old lines are not mixed with new ones
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class RunSettings:
     model: str
     methods: tuple[str, ...]
     faithful: bool
+    split: str | None = None
 
     @property
     def key(self) -> str:
@@ -53,22 +54,26 @@ def run_suite(
 ) -> list[Row]:
     """Evaluate every case that `path` (a .jsonl of rows) does not hold yet; give all rows. `progress` is called after each case."""
     known = {row["id"] for row in read_rows(path, settings)}
+    for case in cases:
+        if case.id not in known:
+            append_rows(path, settings, evaluate_case(case, methods, settings))
+        if progress is not None:
+            progress()
+    return list(read_rows(path, settings))
+
+
+def append_rows(path: Path, settings: RunSettings, rows: Sequence[Row]) -> None:
+    """Put the rows of one case on the disk, as one line. Raises ResourceError when that fails."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            for case in cases:
-                if case.id not in known:
-                    rows = evaluate_case(case, methods, settings)
-                    file.write(json.dumps({"settings": settings.key, "rows": rows}, allow_nan=False) + "\n")
-                    file.flush()
-                    os.fsync(file.fileno())
-                if progress is not None:
-                    progress()
+            file.write(json.dumps({"settings": settings.key, "rows": rows}, allow_nan=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise ResourceError(
             f"results cannot be written to {path} ({error.strerror}): free some space, or choose another --output"
         ) from error
-    return list(read_rows(path, settings))
 
 
 def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
@@ -90,14 +95,17 @@ def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
 
 
 def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
-    """Measure every method on one case."""
+    """Measure every method on one case. Methods that share a computation share its cost: it is run once, and each is charged all of it."""
     removing = Removing(case) if settings.faithful else None
     forward = _seconds(lambda: _plain_forward(case))
+    computed: dict[int, tuple[Found, float]] = {}
     rows = []
     for method in methods:
-        started = time.process_time()
-        scores = method.run(case)
-        seconds = time.process_time() - started
+        if id(method.compute) not in computed:
+            started = time.process_time()
+            computed[id(method.compute)] = (method.compute(case), time.process_time() - started)
+        found, seconds = computed[id(method.compute)]
+        scores = method.read(found)
         rows.append(
             {
                 "suite": settings.suite,
@@ -107,6 +115,7 @@ def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) 
                 "correct": case.correct,
                 "n_tokens": case.length,
                 "forwards": seconds / forward,
+                **({"closure": found["closure"]} if "closure" in found else {}),
                 **_against_evidence(case, scores),
                 **({} if removing is None else _by_removal(removing, scores)),
             }

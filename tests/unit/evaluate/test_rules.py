@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from tests.support.tiny_models import tiny_model, tokens
-from tracestore.evaluate.baselines import rules
+from tracestore.evaluate.baselines import gradients, rules
 from tracestore.evaluate.case import Case
 from tracestore.extract.attribute import Attributor
 from tracestore.extract.attribution import TargetSpec
+from tracestore.model import PruningOptions
 
 
 @pytest.fixture(scope="module", params=["llama", "qwen3", "gpt2"])
@@ -48,3 +49,16 @@ def test_attnlrp_and_the_gradient_are_what_they_say() -> None:
     weight, ds = rules.gradient(scores, allowed, g)
     np.testing.assert_allclose(weight, [1 / 4, 3 / 4])
     np.testing.assert_allclose(ds, [2 * 3 / 4, -2 * 3 / 4])
+
+
+@pytest.mark.parametrize("family", ["mistral", "gemma2"])
+def test_sensitivity_of_tokens_sums_the_sensitivity_of_edges(family: str) -> None:
+    case = Case("case", "task", Attributor(tiny_model(family)), tuple(tokens(9).tolist()), 11)
+    found = gradients.sensitivity(case)
+    run = case.attributor.run(torch.tensor(case.token_ids), method="secant")
+    graph = run.attribute(TargetSpec(case.pos, case.token_id), PruningOptions(keep=1.0, max_edges=1_000_000), sensitivity=True).graph
+    assert graph.sensitivity is not None
+    sizes = np.nan_to_num(np.abs(graph.sensitivity))  # QUERY edges have none
+    last = graph.edges.query == case.pos
+    np.testing.assert_allclose(found["total"], np.bincount(graph.edges.key, sizes, minlength=case.length), rtol=1e-6)
+    np.testing.assert_allclose(found["direct"], np.bincount(graph.edges.key[last], sizes[last], minlength=case.length), rtol=1e-6)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
 from tests.support.tiny_models import tiny_model, tokens
 from tracestore.evaluate.baselines.simple import random_order
 from tracestore.evaluate.case import Case
-from tracestore.evaluate.methods import traced
+from tracestore.evaluate.methods import METHODS
 from tracestore.evaluate.sanity import randomised_weights, reference_agreement
 from tracestore.extract.attribute import Attributor
 
@@ -23,7 +21,7 @@ def case() -> Case:
 def test_scores_that_ignore_the_weights_are_told_apart_from_ours(case: Case) -> None:
     before = [parameter.detach().clone() for parameter in case.attributor.model.parameters()]
     blind = randomised_weights(case, random_order)
-    ours = randomised_weights(case, partial(traced, method="frozen", column="total"))
+    ours = randomised_weights(case, METHODS["frozen.total"].run)
     assert [row["layers"] for row in ours] == [1, 2, 3]
     assert all(row["rho"] == pytest.approx(1.0) for row in blind)
     assert abs(ours[-1]["rho"]) < 0.9

@@ -6,6 +6,7 @@ gives them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from typing import Any, Final
 
@@ -14,7 +15,9 @@ import torch
 from torch import Tensor
 
 from tracestore.evaluate.case import Case, Scores, as_scores
+from tracestore.extract.attention import KeptAttention
 from tracestore.extract.freeze import quieten, use_plain_experts
+from tracestore.extract.secant_attention import tile_scores
 from tracestore.model import Gauge
 
 STEPS: Final = 20
@@ -79,3 +82,43 @@ def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred
     assert total is not None
     assert x is not None
     return as_scores((total * x).sum(-1))
+
+
+def sensitivity(case: Case) -> Mapping[str, Scores]:
+    """Sum |amount times true derivative| over a source's values and scores, into the explained position (`direct`) or all (`total`).
+
+    What a trace stores as the `sensitivity` of an edge (tracestore/extract/sensitivity.py), for all edges. Whole matrices, for short
+    prompts; value and key biases are counted with the edges.
+    """
+    attributor = case.attributor
+    plain = attributor.forward(case.ids, {}, "gradient", keep=True)
+    assert plain.final is not None
+    layers = [plain.state.kept[layer] for layer in range(len(plain.layout.blocks))]
+    row = plain.final[0, case.pos]
+    vector, _ = attributor.reader.direction("centred", case.token_id, None, row)
+    slopes = torch.autograd.grad(row, [kept.out for kept in layers], vector.to(row.dtype), allow_unused=True)
+    direct, total = np.zeros(case.length), np.zeros(case.length)
+    with torch.no_grad():
+        for kept, gz in zip(layers, slopes, strict=True):
+            if gz is not None:
+                size = _edge_sizes(kept, gz[0].transpose(0, 1))
+                direct += as_scores(size[:, case.pos].sum(0))
+                total += as_scores(size.sum((0, 1)))
+    return {"direct": direct, "total": total}
+
+
+def _edge_sizes(kept: KeptAttention, gz: Tensor) -> Tensor:
+    """Give |VALUE| + |KEY| [H, T, T] of a layer; `gz` [H, T, D] at the heads' outputs."""
+    query, key, value = kept.query[0], kept.key[0], kept.value[0]
+    repeats = query.shape[0] // key.shape[0]
+    scores = tile_scores(kept.pattern, query, key, torch.arange(query.shape[1], device=query.device), 0)
+    total = scores.total.masked_fill(scores.open == 0, -torch.inf)
+    if scores.sink is not None:
+        total = torch.cat([total, scores.sink.to(total.dtype).view(-1, 1, 1).expand(*total.shape[:2], 1)], -1)
+    a = total.softmax(-1).nan_to_num(0.0)[..., : scores.total.shape[-1]]
+    g = torch.matmul(gz, value.repeat_interleave(repeats, 0).transpose(1, 2))
+    slope = a * (g - (a * g).sum(-1, keepdim=True))
+    cap = kept.pattern.softcap
+    if cap is not None:
+        slope = slope * (1 - torch.tanh(scores.raw / cap).square())
+    return (a * g).abs() + (slope * scores.raw).abs()

@@ -44,17 +44,24 @@ class Edge:
     weight: float
 
 
-def chosen_edges(case: Case, method: Method, channel: Channel) -> list[Edge]:
-    """Give the largest edges of a channel and as many random others of a trace, the same ones whenever it is asked."""
-    found = case.attributor.run(torch.tensor(case.token_ids), method=method).attribute(TargetSpec(case.pos, case.token_id), _ALL, last=True)
+def chosen_edges(case: Case, method: Method | Literal["sensitivity"], channel: Channel) -> list[Edge]:
+    """Give the largest edges of a channel and as many random others of a trace, the same ones whenever it is asked.
+
+    `sensitivity`: the edges of the method secant, weighed by the plain gradient.
+    """
+    plain = method == "sensitivity"
+    run = case.attributor.run(torch.tensor(case.token_ids), method="secant" if method == "sensitivity" else method)
+    found = run.attribute(TargetSpec(case.pos, case.token_id), _ALL, last=True, sensitivity=plain)
     edges: AttentionEdges = found.graph.edges
+    weights = found.graph.sensitivity if plain else edges.weight
+    assert weights is not None
     mine = np.flatnonzero((edges.kind == _KINDS[channel]) & (edges.query > 0))
-    mine = mine[np.argsort(-np.abs(edges.weight[mine]), kind="stable")]
+    mine = mine[np.argsort(-np.abs(weights[mine]), kind="stable")]
     rng = np.random.default_rng(int(content_hash(["edges", case.id, channel])[:12], 16))
     rest = mine[EACH:]
     drawn = rng.choice(rest, min(EACH, len(rest)), replace=False) if len(rest) else rest
     return [
-        Edge(int(edges.layer[i]), int(edges.head[i]), int(edges.query[i]), int(edges.key[i]), float(edges.weight[i]))
+        Edge(int(edges.layer[i]), int(edges.head[i]), int(edges.query[i]), int(edges.key[i]), float(weights[i]))
         for i in [*mine[:EACH].tolist(), *drawn.tolist()]
     ]
 
@@ -132,7 +139,7 @@ def _ranks(values: np.typing.NDArray[np.float64]) -> np.typing.NDArray[np.float6
     return out
 
 
-def edge_rows(case: Case, methods: Sequence[tuple[Method, Channel]]) -> list[dict[str, Any]]:
+def edge_rows(case: Case, methods: Sequence[tuple[Method | Literal["sensitivity"], Channel]]) -> list[dict[str, Any]]:
     """Measure each method and channel on one case."""
     rows = []
     for method, channel in methods:

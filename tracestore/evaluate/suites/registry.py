@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -95,13 +94,20 @@ def find_suite(name: str) -> Suite:
     raise BadInputError(f"there is no suite {name!r}: choose {', '.join(SUITES)}, or give a .jsonl file of items")
 
 
-def suite_cases(suite: Suite, load: Callable[[], LoadedModel], *, split: str | None, limit: int | None) -> Iterator[Case]:
-    """Give a suite's cases; `load` is called when it needs a language model; `limit` items (or sequences, or questions of a circuit)."""
+def suite_cases(
+    suite: Suite, load: Callable[[], LoadedModel], *, split: str | None, limit: int | None, known: Collection[str] = ()
+) -> Iterator[Case]:
+    """Give a suite's cases but those `known` by id; `load` is called when a language model is needed.
+
+    `limit` is of items (or sequences, or questions of a circuit), known ones included.
+    """
     if suite.cases is not None:
-        yield from suite.cases(limit)
+        yield from (case for case in suite.cases(limit) if case.id not in known)
         return
     assert suite.items is not None
     from tracestore.evaluate.suites.questions import language_cases
 
     chosen = [item for item in suite.items() if split in (None, item.split)]
-    yield from language_cases(load(), islice(chosen, limit))
+    missing = [item for item in chosen[:limit] if item.id not in known]
+    if missing:
+        yield from language_cases(load(), missing)

@@ -1,0 +1,106 @@
+"""The sections of `docs/evaluation.md`, from measured rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from docs.evaluation_components import components_section
+from docs.evaluation_text import HEAD, LIMITS, TRIED
+from tracestore.evaluate import evaluation
+from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.report import REMOVAL, difference
+from tracestore.evaluate.runner import Row
+from tracestore.evaluate.suites.registry import SUITES
+
+
+@dataclass(slots=True)
+class Measured:
+    """Everything that the page tells: rows, and the reports of the suites."""
+
+    suites: dict[str, list[Row]] = field(default_factory=dict)
+    reports: dict[str, str] = field(default_factory=dict)
+    edges: list[Row] = field(default_factory=list)
+    sanity: list[Row] = field(default_factory=list)
+    components: list[Row] = field(default_factory=list)
+    stored: list[Row] = field(default_factory=list)
+    cost: list[Row] = field(default_factory=list)
+
+
+def page(measured: Measured) -> str:
+    """Write the page."""
+    return "\n".join(
+        [
+            HEAD,
+            bars_section(measured.suites["prompts"]),
+            components_section(measured.components),
+            *(measured.reports[name] for name in SUITES if name in measured.reports),
+            edges_section(measured.edges),
+            sanity_section(measured.sanity),
+            cost_section(measured.cost, measured.stored),
+            LIMITS,
+            TRIED,
+        ]
+    )
+
+
+def cost_section(cost: list[Row], stored: list[Row]) -> str:
+    """Report processor time and memory of methods, and what traces store."""
+    lengths = sorted({row["n_tokens"] for row in cost})
+    lines = ["## Overhead\n", "| method | " + " | ".join(f"forwards, {n} tokens | MB, {n} tokens" for n in lengths) + " |"]
+    lines.append("|---" * (1 + 2 * len(lengths)) + "|")
+    for method in dict.fromkeys(row["method"] for row in cost):
+        mine = {row["n_tokens"]: row for row in cost if row["method"] == method}
+        cells = [f"{mine[n]['forwards']:.1f} | {mine[n]['peak'] / 1e6:.0f}" for n in lengths]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [
+        f"Stored by `{row['method']}`: {row['bytes'] / row['tokens']:,.0f} bytes a token ({row['traces']} traces).\n" for row in stored
+    ]
+    return "\n".join(lines)
+
+
+def bars_section(rows: list[Row]) -> str:
+    """Say what the bars are, and whether they are met."""
+    ours = evaluation.OURS
+    lines = ["## The bars\n", f"| `{ours}`, AOPC against | by knockout of columns | by mean embedding |", "|---|---|---|"]
+    for other in ("random", "recency", "raw_attention", "rollout", "gradient_x_input", "ifr", "leave_one_out", "leave_one_out_mean"):
+        cells = []
+        for measure, _ in REMOVAL[:2]:
+            found = difference(rows, ours, other, measure)
+            word = "above" if found.above_zero else "below" if found.below_zero else "no difference shown"
+            cells.append(f"{found}: {word}")
+        lines.append(f"| {other} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def edges_section(rows: list[Row]) -> str:
+    """Report single edges against interventions."""
+    lines = ["## Single edges against interventions\n"]
+    lines.append(
+        "Spearman's rho of |weight| with |change of the logit|, one edge of one head at a time (16 largest and 16 random a prompt).\n"
+    )
+    lines += ["| edges | all | largest | random | sign agrees (largest) | prompts |", "|---|---|---|---|---|---|"]
+    for method in dict.fromkeys(row["method"] for row in rows):
+        mine = [row for row in rows if row["method"] == method]
+        cells = [str(mean_interval([row[name] for row in mine])) for name in ("rho", "rho_top", "rho_random", "sign")]
+        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(mine)} |")
+    return "\n".join(lines) + "\n"
+
+
+def sanity_section(rows: list[Row]) -> str:
+    """Report sanity checks."""
+
+    def of(check: str, name: str, **where: object) -> str:
+        mine = [row for row in rows if row["check"] == check and all(row.get(key) == value for key, value in where.items())]
+        return f"{mean_interval([row[name] for row in mine])} (n = {len(mine)})"
+
+    layers = sorted({row["layers"] for row in rows if row["check"] == "weights"})
+    lines = ["## Sanity\n", "| check (`secant.direct`) | measured |", "|---|---|"]
+    lines += [f"| top {n} layers randomised: rank correlation with the original | {of('weights', 'rho', layers=n)} |" for n in layers]
+    lines.append(f"| irrelevant sentence in front: rank correlation over the other tokens | {of('padding', 'rho')} |")
+    lines.append(f"| its share of the mass | {of('padding', 'share')} |")
+    lines.append(f"| evidence said once: its share | {of('duplicate', 'once')} |")
+    lines.append(f"| said twice: both shares together | {of('duplicate', 'both')} |")
+    lines.append(f"| the smaller of the two over the larger | {of('duplicate', 'smaller_over_larger')} |")
+    lines.append(f"| leave-one-out by columns against leave-one-out by mean embedding, rank correlation | {of('references', 'rho')} |")
+    return "\n".join(lines) + "\n"

@@ -85,14 +85,17 @@ def parse_proof(edges: Any, n_steps: int) -> tuple[tuple[str, str], ...]:
 def read_user_file(path: Path) -> Iterator[Annotated]:
     """Read a user's items. Every line needs `evidence`; a line without `split` belongs to the report set.
 
-    Raises BadInputError, with its line, for a line that is no item or has no evidence.
+    Raises BadInputError, with its line, for a line that is no item, has no evidence, or repeats a prompt of the other set.
     """
     from tracestore.extract.items import ItemFailure, read_items
 
+    splits: dict[str, Split] = {}
     for entry in read_items(str(path)):
         if isinstance(entry, ItemFailure):
             raise BadInputError(f"{path.name}, line {entry.line}: {entry.reason}")
         if not entry.evidence:
             raise BadInputError(f'{path.name}, line {entry.line}: `evidence` is needed to judge a trace: [{{"start": 12, "end": 18}}]')
         split: Split = "tuning" if entry.split == "tuning" else "report"
+        if splits.setdefault(repr((entry.prompt, entry.messages)), split) != split:
+            raise BadInputError(f"{path.name}, line {entry.line}: this prompt is in the tuning and in the report set: choose one")
         yield Annotated(entry, entry.dataset or path.stem, split)

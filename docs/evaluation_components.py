@@ -5,14 +5,18 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 from tracestore import api
 from tracestore.archive import Archive
 from tracestore.evaluate.annotated import Annotated
+from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.runner import Row
 from tracestore.extract.loading import LoadedModel
 from tracestore.ingest import trace_to_archive
-from tracestore.model import TraceOptions
+from tracestore.model import Method, TraceOptions
+
+METHOD: Final[Method] = "secant"
 
 
 def component_rows(load: Callable[[], LoadedModel], items: Sequence[Annotated]) -> Iterator[Row]:
@@ -20,7 +24,7 @@ def component_rows(load: Callable[[], LoadedModel], items: Sequence[Annotated]) 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         archive = Archive(folder / "archive")
-        trace_to_archive([annotated.item for annotated in items], load(), archive, TraceOptions(method="secant"))
+        trace_to_archive([annotated.item for annotated in items], load(), archive, TraceOptions(method=METHOD))
         with api.open_store(folder / "graph.lbug") as store:
             store.load(archive, level="summary")
             heads = store.query("heads_across", k=10).to_pylist()
@@ -35,7 +39,12 @@ def component_rows(load: Callable[[], LoadedModel], items: Sequence[Annotated]) 
                 "AND c.via <> 'OUT' AND c.via <> 'MLP' "
                 "RETURN c.dst AS dst, c.src AS src, sum(abs(c.weight)) AS mass"
             ).to_pylist()
-    yield {"prompts": len(items), "heads": heads, "evidence": evidence, "writers": writers}
+            tasks = store.cypher(
+                "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
+                "MATCH (i:Item)-[:OF]->(t) "
+                "RETURN h.layer AS layer, h.head AS head, i.dataset AS task, avg(h.share) AS share, count(DISTINCT o.uid) AS outputs"
+            ).to_pylist()
+    yield {"prompts": len(items), "method": METHOD, "heads": heads, "evidence": evidence, "writers": writers, "tasks": tasks}
 
 
 def components_section(rows: list[Row]) -> str:
@@ -43,15 +52,21 @@ def components_section(rows: list[Row]) -> str:
     (found,) = rows
     on_evidence = {(row["layer"], row["head"]): row["outputs"] for row in found["evidence"]}
     lines = [
-        f"## Table 1: components ({found['prompts']} report prompts, by Cypher over the stored traces)\n",
-        "| head | predictions it matters in | mean share | kind | depends on (largest writers into it) | its source is marked evidence |",
-        "|---|---|---|---|---|---|",
+        f"## Table 1: components ({found['prompts']} report prompts, method `{found['method']}`, by Cypher over the stored traces)\n",
+        "A head *matters* in a prediction where it is among the 64 stored for it; *share*: of what all heads move.\n",
+        "| head | predictions | mean share [interval over tasks] | kind | depends on (largest writers into it) | matters most in "
+        "| its source is marked evidence |",
+        "|---" * 7 + "|",
     ]
     for row in found["heads"]:
         name = f"L{row['layer']}.h{row['head']}"
         into = sorted((w for w in found["writers"] if w["dst"] == name), key=lambda w: -w["mass"])[:3]
         depends = ", ".join(w["src"] for w in into) or "not among the stored compositions"
+        tasks = [task for task in found["tasks"] if (task["layer"], task["head"]) == (row["layer"], row["head"])]
+        best = ", ".join(f"{t['task']} ({t['share']:.3f})" for t in sorted(tasks, key=lambda t: -t["share"])[:2])
+        spread = mean_interval([task["share"] for task in tasks])
+        share = f"{row['share_mean']:.3f} [{spread.low:.3f}, {spread.high:.3f}]"
+        kind = f"looks {row['offset_mean']:.1f} tokens back, induction {row['induction_rate']:.0%}"
         matched = on_evidence.get((row["layer"], row["head"]), 0)
-        offset = f"looks {row['offset_mean']:.1f} tokens back, induction {row['induction_rate']:.0%}"
-        lines.append(f"| {name} | {row['outputs']} | {row['share_mean']:.3f} | {offset} | {depends} | {matched} of {row['outputs']} |")
+        lines.append(f"| {name} | {row['outputs']} | {share} | {kind} | {depends} | {best} | {matched} of {row['outputs']} |")
     return "\n".join(lines) + "\n"

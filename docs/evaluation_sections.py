@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from docs.evaluation_bars import bars_section, generality_section, rules_section
 from docs.evaluation_components import components_section
 from docs.evaluation_text import HEAD, LIMITS, TRIED
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
-from tracestore.evaluate.report import REMOVAL, difference
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.registry import SUITES
 
@@ -31,9 +31,11 @@ def page(measured: Measured) -> str:
     return "\n".join(
         [
             HEAD,
-            bars_section(measured.suites["prompts"]),
+            bars_section(measured.suites),
+            rules_section(measured.suites),
             components_section(measured.components),
             *(measured.reports[name] for name in SUITES if name in measured.reports),
+            generality_section(measured.suites, evaluation.OURS),
             edges_section(measured.edges),
             sanity_section(measured.sanity),
             cost_section(measured.cost, measured.stored),
@@ -57,20 +59,6 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
         f"Stored by `{row['method']}`: {row['bytes'] / row['tokens']:,.0f} bytes a token ({row['traces']} traces).\n" for row in stored
     ]
     return "\n".join(lines)
-
-
-def bars_section(rows: list[Row]) -> str:
-    """Say what the bars are, and whether they are met."""
-    ours = evaluation.OURS
-    lines = ["## The bars\n", f"| `{ours}`, AOPC against | by knockout of columns | by mean embedding |", "|---|---|---|"]
-    for other in ("random", "recency", "raw_attention", "rollout", "gradient_x_input", "ifr", "leave_one_out", "leave_one_out_mean"):
-        cells = []
-        for measure, _ in REMOVAL[:2]:
-            found = difference(rows, ours, other, measure)
-            word = "above" if found.above_zero else "below" if found.below_zero else "no difference shown"
-            cells.append(f"{found}: {word}")
-        lines.append(f"| {other} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
 
 
 def edges_section(rows: list[Row]) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.attention import KeptAttention
 from tracestore.extract.freeze import quieten, use_plain_experts
-from tracestore.extract.secant_attention import tile_scores
+from tracestore.extract.scores import tile_scores
 from tracestore.model import Gauge
 
 STEPS: Final = 20

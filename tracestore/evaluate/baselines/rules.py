@@ -5,7 +5,7 @@ Norms held fixed, activations by the identity rule, products by halves: as there
 
 attnlrp     W = a/2, ds = a (g - ag) / 2: the softmax passes on its gradient (Achtibat et al., 2024; what does not add up is absorbed)
 gradient    W = a, ds = a (g - ag): the softmax's own gradient in full (the other rules as they are)
-linear      W = (a + u)/2, ds = L (g - gbar)/2: the secant rule without its concentration term
+linear(h)   W = a - h (a - u), ds = h L (g - gbar): the secant rule without its concentration term, h = 1/2
 ratio       W = a (1 + phi)/2, phi = ug/ag held within 0 and 1, and the rest to ds along L (g - gbar): conserving, not linear in g
 secant(h)   the secant rule with the share h for the scores where it has a half
 """
@@ -43,12 +43,19 @@ def gradient(scores: Tensor, allowed: Tensor, g: Tensor) -> tuple[Tensor, Tensor
     return a, 2 * a * (g - (a * g).sum(-1, keepdim=True))
 
 
-def linear(scores: Tensor, allowed: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
-    """Secant slopes without the concentration term."""
-    rows = secant_rows(scores, allowed)
-    u = rows.open * rows.share
-    slope = rows.slope * rows.share
-    return (rows.attention + u) / 2, slope * (g - _mean(g, slope)) / 2
+def linear_share(half: float) -> Rule:
+    """Secant slopes without the concentration term; `half` is the share of the scores."""
+
+    def rule(scores: Tensor, allowed: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+        rows = secant_rows(scores, allowed)
+        slope = rows.slope * rows.share
+        weight = rows.attention - half * (rows.attention - rows.open * rows.share)
+        return weight, half * slope * (g - _mean(g, slope))
+
+    return rule
+
+
+linear = linear_share(HALF)
 
 
 def ratio(scores: Tensor, allowed: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,23 +89,28 @@ def _mean(g: Tensor, weights: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class RuleScores:
-    """The columns of a trace by some rule: `direct` and `total` unsigned, `score` signed, each [T]; what the sum of scores misses."""
+    """The columns of a trace by some rule, each [T]: `direct` and `total` unsigned, `score` signed.
+
+    `edge` is `direct` with an edge's two channels added up before the size is taken.
+    """
 
     direct: Scores
     total: Scores
     score: Scores
+    edge: Scores
 
 
 def by_rule(case: Case, rule: Rule) -> RuleScores:
     """Explain a case by a rule: one forward and one backward pass. (Value and key biases are counted with the edges.)"""
     attributor = case.attributor
     length = case.length
-    direct, total = np.zeros(length), np.zeros(length)
+    direct, total, edge = np.zeros(length), np.zeros(length), np.zeros(length)
 
     def collect(value: Tensor, key: Tensor) -> None:
         size = value.abs() + key.abs()
         direct[:] += size[:, case.pos].sum(0).double().cpu().numpy()
         total[:] += size.sum((0, 1)).double().cpu().numpy()
+        edge[:] += (value + key)[:, case.pos].abs().sum(0).double().cpu().numpy()
 
     def attention(query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, _layer: int, _state: AttentionState) -> Tensor:
         out: Tensor = _RuleAttention.apply(query, key, value, pattern, rule, collect)
@@ -125,7 +137,7 @@ def by_rule(case: Case, rule: Rule) -> RuleScores:
         finally:
             first.remove()
             last.remove()
-    return RuleScores(direct, total, as_scores((found * start[0]).sum(-1)[0]))
+    return RuleScores(direct, total, as_scores((found * start[0]).sum(-1)[0]), edge)
 
 
 class _RuleAttention(torch.autograd.Function):

@@ -27,7 +27,7 @@ from tracestore.evaluate import evaluation, sanity
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.measures.edges import Channel, edge_rows
-from tracestore.evaluate.methods import METHODS, find_methods
+from tracestore.evaluate.methods import METHODS, TRIED, find_methods
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.questions import language_cases
 from tracestore.evaluate.suites.registry import SUITES
@@ -113,10 +113,14 @@ def main() -> None:
     def cases(count: int) -> Iterator[Case]:
         return language_cases(load(), report_prompts(count))
 
-    def suite(name: str) -> None:
-        say(f"suite {name}")
-        folder, limit = options.output / name, LIMITS_BY_SUITE[name]
-        found = evaluation.run([SUITES[name]], find_methods(None), folder, model=options.model, load=load, limit=limit)
+    def suite(name: str, methods: tuple[str, ...] = ()) -> None:
+        say(f"suite {name} {' '.join(methods)}")
+        folder, limit = options.output / ("tried" if methods else "") / name, LIMITS_BY_SUITE[name]
+        chosen = find_methods(list(methods) or None)
+        found = evaluation.run([SUITES[name]], chosen, folder, model=options.model, load=load, limit=limit)
+        if methods:
+            measured.tried |= found.suites
+            return
         measured.suites |= found.suites
         measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
 
@@ -133,6 +137,8 @@ def main() -> None:
     measured.stored = part("stored", lambda: stored_rows(load, report_prompts(STORED)))
     for name in ("prompts", "commonsense", "reasoning"):
         suite(name)
+    for name in ("chase", "circuits", "prompts"):
+        suite(name, TRIED)
     measured.cost = part("cost", lambda: cost_rows(language_cases(load(), cost_items())))
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from docs.evaluation_text import TRIED
 from tracestore.evaluate.intervals import Interval
 from tracestore.evaluate.report import REMOVAL, column, difference, interval
 from tracestore.evaluate.runner import Row
@@ -104,6 +105,24 @@ def rules_section(suites: Mapping[str, list[Row]]) -> str:
         ]
         cells.append(str(interval(prompts, direct, "mrr")))
         lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def tried_section(suites: Mapping[str, list[Row]], tried: Mapping[str, list[Row]]) -> str:
+    """Judge the columns that were chosen on the tuning set by the report set."""
+    rows = [*suites["prompts"], *tried["prompts"]]
+    lines = [
+        TRIED,
+        "| column | chase: first | hop3: all steps | | less leave-one-out | less `frozen.direct` | less `secant.direct` | AOPC |",
+    ]
+    lines.append("|---" * 8 + "|")
+    for method in dict.fromkeys(row["method"] for row in tried["prompts"]):
+        hop3 = [row for row in tried["circuits"] if row["task"] == "hop3"]
+        known = f"{interval(tried['chase'], method, 'top1')} | {interval(hop3, method, 'chain')}"
+        for measure, how in ((_COLUMN, "column"), (_MEAN, "mean")):
+            others = ("leave_one_out", "frozen.direct", "secant.direct")
+            cells = [verdict(difference(rows, method, other, measure)) for other in others]
+            lines.append(f"| `{method}` | {known} | {how} | " + " | ".join(cells) + f" | {interval(rows, method, measure)} |")
     return "\n".join(lines) + "\n"
 
 

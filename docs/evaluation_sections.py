@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from docs.evaluation_bars import bars_section, generality_section, rules_section
+from docs.evaluation_bars import bars_section, generality_section, rules_section, tried_section
 from docs.evaluation_components import components_section
-from docs.evaluation_text import HEAD, LIMITS, TRIED
+from docs.evaluation_text import HEAD, LIMITS, PICTURE
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.runner import Row
@@ -18,6 +18,7 @@ class Measured:
     """Everything that the page tells: rows, and the reports of the suites."""
 
     suites: dict[str, list[Row]] = field(default_factory=dict)
+    tried: dict[str, list[Row]] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
     edges: list[Row] = field(default_factory=list)
     sanity: list[Row] = field(default_factory=list)
@@ -32,6 +33,7 @@ def page(measured: Measured) -> str:
         [
             HEAD,
             bars_section(measured.suites),
+            PICTURE,
             rules_section(measured.suites),
             components_section(measured.components),
             *(measured.reports[name] for name in SUITES if name in measured.reports),
@@ -40,7 +42,7 @@ def page(measured: Measured) -> str:
             sanity_section(measured.sanity),
             cost_section(measured.cost, measured.stored),
             LIMITS,
-            TRIED,
+            tried_section(measured.suites, measured.tried),
         ]
     )
 

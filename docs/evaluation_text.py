@@ -32,9 +32,22 @@ LIMITS = """## Limits
 - Prompts are short (5 to about 90 tokens). Nothing here was measured on long contexts.
 """
 
-TRIED = """## Rules that were tried
+PICTURE = """![AOPC of the methods, report prompts](evaluation/prompts-comprehensiveness_column.png)
 
-`linear` (no concentration term), `ratio` (not linear in the gradient), `secant_h25` and `secant_h75` (another share for the scores),
-`gradient_rule` (the softmax's own gradient) and `attnlrp` run in the same machinery and stand in the tables above. A rule is better only
-where its paired interval says so.
+Traced thoughts beside human reasoning (Fig. 3): [evidence, rationale and proof beside the trace](evaluation/beside-human-reasoning.html),
+and one step graph beside its proof:
+
+![Step graph beside a person's proof](evaluation/step-graph.png)
+"""
+
+TRIED = """## Rules and columns that were tried
+
+The rules of "Choosing the rule" run in the same machinery. A rule is better only where its paired interval says so.
+
+On the 34 prompts of the tuning set about a hundred columns were compared: eight rules (`frozen`, `secant`, `ratio`, `attnlrp`, and `linear`
+with 1/4, 1/2, 3/4 and all of the difference given to the scores), and for each of them `direct`; both channels of an edge added up first
+(`edge`); positive parts alone; heads of a layer added up first; root of the sum of squares; `direct` with three tenths of `total`; `direct`
+with half or all of the signed score (`mixed`). Means lay between 9.6 and 10.7 logits (knockout of columns), leave-one-out at 10.66: no
+column was significantly above it there, positive parts and sums over heads were below `direct`. The three best by their kind were then run
+once on the report set:
 """

@@ -307,7 +307,7 @@ class ForwardPass:
             _check_sums("compositions", np.abs(composed.weight.sum(0) - composed.relevance).max(), scale)
         walked = self._walk(seeds, found.final_bias, paths, batch) if paths else None
         if walked is not None:
-            _check_sums("paths", abs(walked.total - found.explained), scale)
+            _check_sums("paths", max(walked.split_error, abs(walked.total - found.explained)), scale)
         graph = prune(found.flows, found.edges, seeds.positions, pruning)
         if sensitivity:
             graph = replace(graph, sensitivity=self._sensitivity(seeds, graph.edges, batch, last=last))

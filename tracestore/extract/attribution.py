@@ -175,6 +175,7 @@ class Paths:
     open: float
     largest_open: float
     total: float  # signed sum of everything finished and open: the explained quantity
+    split_error: float  # worst | children of an expanded entry, added up, less the entry |, logits
     expansions: int
 
 

@@ -1,4 +1,4 @@
-"""Identities I0 to I12 of the decomposition, on any admitted model: what closes, and how exactly.
+"""Identities I0 to I13 of the decomposition, on any admitted model: what closes, and how exactly.
 
 Errors in logits are relative to max(|explained|, standard deviation of the logits): a ratio to the explained quantity alone is
 meaningless when target and foil are nearly tied.
@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracestore.errors import ConservationError
 from tracestore.extract import identity_checks as checks
 from tracestore.extract.admission import HALF_LOGIT_TOLERANCE
 from tracestore.extract.attention import seen_keys
@@ -42,6 +43,7 @@ MEANING = {
     "I10": "no edge from a later token or from outside the window",
     "I11": "target minus foil is the difference; a padded batch equals a batch of one",
     "I12": "conservation at every stored node after pruning",
+    "I13": "compositions of a reader add up to its relevance, children of a path to the path",
 }
 
 
@@ -78,7 +80,10 @@ class Subject:
 def check_identities(
     attributor: Attributor, ids: Tensor, method: Method = "frozen", *, naive_tokens: int = 5, only: Collection[str] = tuple(MEANING)
 ) -> list[IdentityResult]:
-    """Check I0 to I12 (or `only` some) of `method` on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7."""
+    """Check I0 to I13 (or `only` some) of `method` on a short prompt `ids` [T]; `naive_tokens` bounds the naive computation of I7.
+
+    I13 is left out for a model that has no compositions by the method.
+    """
     row = ids[None] if ids.dim() == 1 else ids
     run = attributor.run(row, method=method, keep=True)
     subject = Subject(attributor, row, run, run.attribute(TargetSpec(-1), EVERY_EDGE), method)
@@ -103,8 +108,10 @@ def check_identities(
         "I10": _outside,
         "I11": lambda s: max(_linear_in_targets(s), _padding(s)),
         "I12": _stored,
+        "I13": _compositions_and_paths,
     }
-    chosen = [(name, function) for name, function in functions.items() if name in only]
+    without = {"I13"} if "I13" in only and attributor.without_compositions(method) is not None else set()
+    chosen = [(name, function) for name, function in functions.items() if name in only and name not in without]
     return [IdentityResult(name, float(function(subject)), tolerances.get(name, exact)) for name, function in chosen]
 
 
@@ -214,3 +221,17 @@ def _stored(subject: Subject) -> float:
     places, ids = np.arange(1, length + 1), subject.ids[0].cpu().numpy()
     built = output_tables(found, OutputNames("validate", "validate"), first_local=length + 1, token_locals=places, token_ids=ids)
     return conservation_error(built.tables) / subject.scale
+
+
+def _compositions_and_paths(subject: Subject) -> float:
+    run = subject.attributor.run(subject.ids, method=subject.method, tap=True)
+    paths = 0 if subject.attributor.without_paths(subject.method) is not None else 1
+    try:
+        found = run.attribute(TargetSpec(-1), compose=True, paths=paths)
+    except ConservationError:
+        return float("inf")
+    assert found.compositions is not None
+    errors = [float(np.abs(found.compositions.weight.sum(0) - found.compositions.relevance).max())]
+    if found.paths is not None:
+        errors += [found.paths.split_error, abs(found.paths.total - found.explained)]
+    return max(errors) / subject.scale

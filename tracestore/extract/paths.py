@@ -222,8 +222,24 @@ class _Search:
             open=float(open_.sum()),
             largest_open=float(open_.max(initial=0.0)),
             total=float(leaves.sum()) + open_sum,
+            split_error=self._split_error(),
             expansions=n + self.heads.count,
         )
+
+    def _split_error(self) -> float:
+        """Give the worst difference between an expanded entry and its children (identity I13)."""
+        sites, heads = self.sites.weight[: self.sites.count], self.heads.weight[: self.heads.count]
+        found = sites.sum(1) + np.array(self.site_bias)
+        kinds, rows, columns = np.array(self.site_from, dtype=np.int64).T
+        errors = [
+            np.abs(found[kinds == kind] - table[rows[kinds == kind], columns[kinds == kind]])
+            for kind, table in ((EDGE, heads), (MLP, sites))
+        ]
+        if self.head_from:
+            rows, columns = np.array(self.head_from, dtype=np.int64).T
+            below = heads.sum(1) + self.head_bias.weight[: self.head_bias.count].sum(1)
+            errors.append(np.abs(below - sites[rows, columns]))
+        return float(np.concatenate(errors).max(initial=0.0))
 
     def _hops(self, site: int) -> list[str]:
         """Name what a site's path goes through from there to the output."""

@@ -37,7 +37,7 @@ class ValidationReport:
 
 
 def validate(loaded: LoadedModel, method: Method = DEFAULT_METHOD) -> ValidationReport:
-    """Check I0 to I12 of a method on a short text. Raises UnsupportedModelError with the reason when the model is refused."""
+    """Check I0 to I13 of a method on a short text. Raises UnsupportedModelError with the reason when the model is refused."""
     from tracestore.extract.trace import attributor_for
 
     attributor = attributor_for(loaded)

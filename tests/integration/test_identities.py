@@ -13,6 +13,7 @@ from tracestore.extract.attribute import Attributor
 from tracestore.extract.attribution import OutputAttribution, TargetSpec
 from tracestore.extract.identities import check_identities
 from tracestore.extract.sweep.build import build
+from tracestore.extract.writers import Writers
 from tracestore.model import Method, PruningOptions
 
 EXACT = 1e-10
@@ -116,3 +117,12 @@ def test_a_model_that_counts_padding_as_text_is_compared_where_it_can_be() -> No
     built = build("whisper")
     results = check_identities(Attributor(built.model), built.input_ids)
     assert [r.id for r in results if not r.ok] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_writes_that_lose_their_biases_are_noticed_by_the_sums_of_compositions_and_paths(
+    method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Writers, "biases", lambda self, rows: None)
+    (found,) = check_identities(Attributor(tiny_model("llama")), tokens(8), method, only=("I13",))
+    assert (found.id, found.ok) == ("I13", False)

@@ -4,17 +4,15 @@ Afterwards the graph equals the archive, edge for edge, or the error says what i
 
 from __future__ import annotations
 
-import os
-import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support.neo4j_server import SIZES, TestServer, missing, own_server
+from tests.support.neo4j_server import SIZES, TestServer, own_server
+from tests.support.small_disk import fill, small_disk
 from tests.support.store_graph import differences, expected_graph, stored_graph
 from tests.support.synthetic import make_traces
 from tracestore.archive import Archive
@@ -160,28 +158,6 @@ def test_a_lease_that_ends_just_before_the_claim_is_cleaned_up_after(
     load_archive(archive, store, level="mechanism")
     assert_equals_the_archive(store, archive)
     assert neo4j_server.run("MATCH (k:StoreClaim) RETURN count(k)") == [[0]]
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """Mount a disk in memory; skip, or fail where that is required (TRACESTORE_REQUIRE=mount), where mounting is not allowed."""
-    folder.mkdir()
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=0700", "tmpfs", folder], capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        missing(f"no small disk: mount says: {done.stderr.strip()}", "mount")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-def fill(path: Path, leave: int) -> None:
-    """Leave only so many bytes free on a file's disk."""
-    stat = os.statvfs(path.parent)
-    with path.open("wb") as file:
-        os.posix_fallocate(file.fileno(), 0, stat.f_bavail * stat.f_frsize - leave)
 
 
 def test_a_full_disk_is_said_and_the_load_goes_on_when_there_is_room(archive: Archive, tmp_path: Path) -> None:

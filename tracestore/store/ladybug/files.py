@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -120,6 +121,15 @@ def write_marker(files: StoreFiles) -> None:
 def no_room(files: StoreFiles) -> str:
     """Say that a write failed for lack of room."""
     return f"{files.database} could not be written, for lack of room or by a limit; make room and run it again"
+
+
+def require_room(files: StoreFiles, needed: int) -> None:
+    """Refuse a write of about so many bytes before it begins: on a disk that is full to the last byte the engine ends the process.
+    Raises ResourceError.
+    """
+    free = shutil.disk_usage(files.database.parent).free
+    if free < needed:
+        raise ResourceError(f"{no_room(files)} (about {-(-needed >> 20)} MB are needed, {free >> 20} MB are free)")
 
 
 def check_place(files: StoreFiles, *, write: bool) -> None:

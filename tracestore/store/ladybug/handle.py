@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from tracestore.errors import ResourceError, StoreError, StoreLockedError, StoreUnavailableError
 from tracestore.store.background import engine_threads
-from tracestore.store.ladybug.files import StoreFiles, no_room, take_lock
+from tracestore.store.ladybug.files import StoreFiles, no_room, require_room, take_lock
 from tracestore.store.ladybug.gate import Gate
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 BUFFER_POOL_BYTES: Final = 512 * 2**20
 """The engine's page cache and its room for uncommitted rows; its own default is 80 % of the machine."""
+
+LEAST_ROOM_BYTES: Final = 4 * 2**20
+"""Free bytes without which nothing is written: the smallest write takes a log, and pages beside the file."""
 
 _PATIENCE_S: Final = 30.0
 """How long a reader waits for another process's checkpoint."""
@@ -74,7 +77,10 @@ def _open(files: StoreFiles, *, read_only: bool) -> ladybug.Database:
 
 
 def _recovered(files: StoreFiles) -> bool:
-    """Finish what a writer that died has left, which only a writer can; False while one is alive, or when it may not be written here."""
+    """Finish what a writer that died has left, which only a writer can; False while one is alive, or when it may not be written here.
+    Raises ResourceError when there is no room for it.
+    """
+    require_room(files, LEAST_ROOM_BYTES)
     try:
         lock = take_lock(files)
     except StoreError:
@@ -112,7 +118,7 @@ class Handle:
                 message = str(error)
             if not (self.read_only and any(word in message for word in _PASSING)):
                 raise _translate_open(self.files, message) from None
-            if _recovered(self.files):
+            if time.monotonic() <= deadline and _recovered(self.files):
                 continue
             if time.monotonic() > deadline:
                 raise StoreUnavailableError(
@@ -160,6 +166,7 @@ class Handle:
         path = self.files.database
         if self._broken:
             raise StoreError(f"an earlier write to {path} failed; close the store and open it again")
+        require_room(self.files, LEAST_ROOM_BYTES)
         try:
             yield
         except EngineError as error:

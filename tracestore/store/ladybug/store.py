@@ -13,20 +13,23 @@ import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from tracestore.errors import IntegrityError, StoreError, StoreUnavailableError, StoreVersionError
 from tracestore.store.base import Capabilities, CheckReport, Limits, LoadLevel, LoadReport, Progress, Result, StoreStatus, TraceBundle
 from tracestore.store.ladybug import files as paths
 from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.cleanup import clean_all, cleaned_on_failure
-from tracestore.store.ladybug.handle import EngineError, Handle
+from tracestore.store.ladybug.handle import LEAST_ROOM_BYTES, EngineError, Handle
 from tracestore.store.ladybug.migrations import apply_migrations, pending_migrations
 from tracestore.store.ladybug.reading import Reader
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from filelock import FileLock
+
+_ROW_BYTES: Final = 64
+"""Room that a node or an edge takes, its share of the log included."""
 
 CAPABILITIES = Capabilities(dialect="ladybug", secondary_indexes=False, parallel_loaders=False, skips_past_the_end=False)
 
@@ -53,6 +56,7 @@ def open_ladybug(url: str, *, read_only: bool = False, create: bool = True) -> L
 def _open_under_lock(url: str, files: paths.StoreFiles, lock: FileLock | None) -> LadybugStore:
     read_only = lock is None
     if not read_only:
+        paths.require_room(files, LEAST_ROOM_BYTES)  # even opening and closing writes, and half of that would keep readers out
         paths.finish_swap(files)
         paths.remove_building(files)
     if files.database.exists():
@@ -166,6 +170,7 @@ class LadybugStore:
             chosen, skipped = _choose(bundle, known, replace=replace)
             if not chosen:
                 return LoadReport(skipped=tuple(skipped), seconds=time.perf_counter() - started)
+            paths.require_room(handle.files, LEAST_ROOM_BYTES + _room_for(bundle, len(chosen)))
             work = ledger.begin_load(handle, len(chosen))
             with cleaned_on_failure(handle, work):
                 numbers = {ordinal: work.first_no + index for index, ordinal in enumerate(chosen)}
@@ -252,6 +257,12 @@ class LadybugStore:
         from tracestore.store.ladybug.inspection import check_store
 
         return check_store(self._reader)
+
+
+def _room_for(bundle: TraceBundle, traces: int) -> int:
+    """Estimate the bytes that so many traces of a bundle will take."""
+    rows = sum(table.num_rows for table in bundle.tables.values())
+    return _ROW_BYTES * rows * traces // len(bundle.trace_ids)
 
 
 def _choose(bundle: TraceBundle, known: Mapping[str, ledger.Record], *, replace: bool) -> tuple[list[int], list[str]]:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tracestore.cli._output import print_table
-from tracestore.cli._paths import print_paths, stored_paths
+from tracestore.cli._paths import TOP_PATHS, open_note, print_paths, stored_paths
 
 if TYPE_CHECKING:
     from tracestore.model import Output, Trace
@@ -19,9 +19,8 @@ DRIVER_KEYS: Final = ("pos", "token_id", "text", "score", "direct", "total", "sh
 HEAD_KEYS: Final = ("layer", "head", "relevance", "share", "top_source_pos", "top_query_pos", "induction")
 MORE_KEYS: Final = ("foil_token_id", "foil_text", "vocab_rank", "correct", "sink_mass", "attention_kept", "mlp_share")
 TOP_HEADS: Final = 5
-TOP_PATHS: Final = 5
 LITTLE_KEPT: Final = 0.05
-"""Below this share of the attention-edge mass the stored edges say nothing reliable about heads and paths."""
+"""Below this share of the attention-edge mass the stored edges say nothing reliable about the way through the model."""
 
 
 def why_json(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By) -> dict[str, Any]:
@@ -114,10 +113,13 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     ]
     print_table(["head", "relevance", "share", "from", "to", "induction"], heads, title="heads (those that read the sink most come last)")
     paths = stored_paths(output, TOP_PATHS)
-    if paths:
-        print_paths(output, paths, title="exact paths (more: tracestore paths)")
+    certain = [path for path in paths if path["certain"]]
+    if certain:
+        print_paths(output, certain, title="exact paths (more: tracestore paths)")
     for note in _notes(row, rows, len(chosen)):
         _line(note)
+    if len(certain) < len(paths):
+        _line(open_note(output, len(paths) - len(certain)))
     if measured is not None:
         _line(measured.sentence())
 
@@ -132,8 +134,8 @@ def _notes(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown_rows
     ]
     if row["attention_kept"] < LITTLE_KEPT:
         notes.append(
-            f"not enough kept: the stored edges hold {row['attention_kept']:.1%} of the attention mass, too little for heads and paths "
-            "(token scores are complete). Trace again with a larger --max-edges or --keep"
+            f"not enough kept: the stored edges hold {row['attention_kept']:.1%} of the attention mass, too little to follow them through "
+            "the model (token scores and heads are complete). Trace again with a larger --max-edges or --keep"
         )
     else:
         notes.append(f"kept: {row['attention_kept']:.0%} of the attention-edge mass; token scores above are complete")

@@ -13,15 +13,23 @@ if TYPE_CHECKING:
     from tracestore.model import Output
 
 PATH_KEYS: Final = ("rank", "weight", "share", "source_pos", "motif", "hops")
+TOP_PATHS: Final = 5
 MASS_KEYS: Final = ("path_mass_finished", "path_mass_open", "path_largest_open")
 
 
 def stored_paths(output: Output, k: int | None) -> list[dict[str, Any]]:
-    """Give the `k` largest paths of an output (None: all that are stored), with the text of the token each starts at."""
+    """Give the `k` largest paths of an output (None: all that are stored), with the text of the token each starts at.
+
+    `certain`: no path that the search left unfinished is larger, so that the path's rank cannot change.
+    """
+    open_ = output.row["path_largest_open"] or 0.0
     texts = {token["pos"]: token["text"] for token in output.trace.table("Token").to_pylist()}
     rows = [row for row in output.trace.table("Path").to_pylist() if row["output_uid"] == output.row["local"]]
     rows.sort(key=lambda row: int(row["rank"]))
-    return [{**{key: row[key] for key in PATH_KEYS}, "source_text": texts.get(row["source_pos"])} for row in rows[:k]]
+    return [
+        {**{key: row[key] for key in PATH_KEYS}, "source_text": texts.get(row["source_pos"]), "certain": abs(row["weight"]) >= open_}
+        for row in rows[:k]
+    ]
 
 
 def paths_json(output: Output, k: int | None) -> dict[str, Any]:
@@ -53,6 +61,14 @@ def mass_note(output: Output) -> str:
         f"each weight is exact and signed, in logits; finished paths hold {row['path_mass_finished']:.3g} of |weight|, "
         f"unfinished ones {row['path_mass_open']:.3g} (the largest {row['path_largest_open']:.3g}), and they cancel: a sum of |weight| "
         f"is no share of the explained {row['explained']:.3f}"
+    )
+
+
+def open_note(output: Output, left_out: int) -> str:
+    """Say why paths that are stored are not shown."""
+    return (
+        f"not enough kept: the search for paths left one of {output.row['path_largest_open']:.3g} logits unfinished, more than {left_out} "
+        f"of the {TOP_PATHS} largest that it finished, which are not shown (`tracestore paths` does). Trace again with a larger --paths"
     )
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 from tests.support.browser import open_browser
 from tests.support.http_server import serving
 from tracestore.api import open_store
+from tracestore.archive import Archive
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).parent
 PICTURES: Final = HERE / "pictures"
 ITEMS: Final = HERE / "screenshots.jsonl"
+MEASURED: Final = "object-mary"
+"""The item whose sources are also knocked out."""
 SIZE: Final = {"width": 1380, "height": 860}
 
 Act = Callable[["Page"], object]
@@ -35,11 +38,21 @@ def make_store(folder: Path) -> Path:
     commands = (
         ("demo", "--output", demo),
         ("trace", "--items", ITEMS, "--model", "demo", "--method", "secant", "--archive", demo / "archive"),
-        ("load", "--archive", demo / "archive", "--store", store, "--level", "mechanism"),
     )
     for command in commands:
-        subprocess.run([sys.executable, "-m", "tracestore", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+        _run(*command)
+    _run("verify", _output_of(demo / "archive", MEASURED), "--archive", demo / "archive", "--model", "demo", "--top", 6)
+    _run("load", "--archive", demo / "archive", "--store", store, "--level", "mechanism")
     return store
+
+
+def _run(*command: object) -> None:
+    subprocess.run([sys.executable, "-m", "tracestore", *map(str, command)], check=True, stdout=subprocess.DEVNULL)
+
+
+def _output_of(archive: Path, item_id: str) -> str:
+    found = (trace for trace in Archive(archive).read_traces() if item_id in trace.table("Item")["item_id"].to_pylist())
+    return next(found).outputs[-1].output_id
 
 
 def trace_ids(store: Path) -> dict[str, str]:
@@ -64,6 +77,7 @@ def pictures(ids: Mapping[str, str]) -> dict[str, tuple[str, str, Act | None]]:
     return {
         "traces": ("", "light", None),
         "trace": (f"trace/{ids['chat-germany']}", "light", click(".token.explained", 3)),
+        "trace-long": (f"trace/{ids['harbour']}?measure=total", "light", None),
         "documents": (f"trace/{ids['library-hours']}?measure=total", "light", None),
         "trace-dark": (f"trace/{ids['object-mary']}", "dark", None),
         "mechanism": (f"mechanism/{ids['object-mary']}?path=1", "light", None),

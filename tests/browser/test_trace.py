@@ -99,6 +99,24 @@ def test_a_token_that_was_only_read_says_so(page: Page, shown: Shown) -> None:
     expect(page.get_by_text("was read, not explained")).to_be_visible()
 
 
+def test_what_was_measured_stands_beside_what_was_estimated(page: Page, shown: Shown) -> None:
+    output = shown.story.outputs[0]
+    (measured,) = [row for row in shown.story.table("KNOCKOUT.Token.Output").to_pylist() if row["kind"] == "column"]
+    page.goto(shown.at("trace", shown.story, output=output.output_id))
+    panel = page.get_by_label("Prediction", exact=True)
+    expect(panel.get_by_role("columnheader", name="without it")).to_be_visible()
+    tried = {row["local"]: row["pos"] for row in shown.story.table("Token").to_pylist()}[measured["src"]]
+    score = next(row["score"] for row in output.influences().to_pylist() if row["pos"] == tried)
+    line = panel.locator("tbody tr", has=page.locator(f"td.number:nth-child(2):text-is('{tried}')"))
+    number = f"{'−' if measured['effect'] < 0 else '+'}{abs(measured['effect']):.3f}"  # noqa: RUF001  as the page writes it
+    agrees = measured["effect"] * score <= 0
+    expect(line.locator("td").nth(4)).to_have_text(number if agrees else f"{number} !")
+    expect(panel).to_contain_text(f"for {int(agrees)} of 1 tokens that were tried")
+    page.goto(shown.at("trace", shown.story, output=emitted(shown.story).output_id))
+    expect(panel.locator("tbody tr").first).to_be_visible()
+    expect(panel.get_by_role("columnheader", name="without it")).to_have_count(0)
+
+
 def test_spans_are_margins(page: Page, shown: Shown) -> None:
     page.goto(shown.at("trace", shown.story))
     expect(page.locator(".margin .name").first).to_have_text("step 1")

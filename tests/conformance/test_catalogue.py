@@ -115,6 +115,7 @@ OF_OUTPUT: dict[str, list[Params]] = {
     "drivers": both([{"by": "direct"}, {"by": "total"}, {"by": "score"}], [{}, {"sink": False}]),
     "driver_heads": [{}],
     "driver_paths": [{}],
+    "knockouts": [{}, *KINDS],
     "span_drivers": [{}, {"own": True}, {"kind": "document"}, {"kind": "step", "own": True}],
     "thought_chain": [{}, {"width": 8, "hops": 6}, {"width": 1}, {"hops": 0}, {"hops": 1, "width": 2}],
     "similar_mechanism": [{}, {"min_cosine": 0.5}, *both([{"any_model": True}], [*FILTERS, *CORRECT, *ORIGIN])],

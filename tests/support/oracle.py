@@ -369,6 +369,16 @@ def _newest_knockouts(g: Oracle, output: Row, kind: str | None) -> Iterator[tupl
     yield from newest.values()
 
 
+def _knockouts(g: Oracle, p: Params) -> Iterator[Row]:
+    for output, _ in g.outputs(p):
+        for source, _, edge in g.graph.in_edges(output["key"], data=True):
+            if edge["type"] == "KNOCKOUT" and p["kind"] in (None, edge["kind"]):
+                node = g.graph.nodes[source]
+                row = {name: node.get(name) for name in ("pos", "first_pos", "last_pos", "text", "motif")}
+                row |= {name: edge[name] for name in ("kind", "layer", "head", "query_pos", "effect", "effect_logp", "created_at")}
+                yield row | {"score": edge["estimate"], "output_id": output["output_id"]}
+
+
 def _disagreement(g: Oracle, p: Params) -> Iterator[Row]:
     for output, _ in g.outputs(p):
         groups: dict[tuple[str, bool], list[tuple[Row, Row]]] = defaultdict(list)
@@ -434,6 +444,7 @@ QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "drivers_across": _drivers_across,
     "heads_across": _heads_across,
     "induction_heads": _induction_heads,
+    "knockouts": _knockouts,
     "list_outputs": _list_outputs,
     "list_traces": _list_traces,
     "outputs_driven_by": _outputs_driven_by,

@@ -21,7 +21,7 @@ def printed(output: Output, capsys: pytest.CaptureFixture[str], **changes: objec
 
 def test_too_little_kept_is_said_instead_of_guessed(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     text = printed(output, capsys, attention_kept=0.012)
-    assert "not enough kept: the stored edges hold 1.2% of the attention mass" in text
+    assert "not enough kept: the stored edges hold 1.2% of the attention mass, too little to follow them" in text
 
 
 def test_enough_kept_is_stated(output: Output, capsys: pytest.CaptureFixture[str]) -> None:

@@ -29,6 +29,19 @@ def test_the_largest_come_first_with_the_token_they_start_at(output: Output) -> 
     assert why_json(output.trace, [output], k=1, by="direct")["outputs"][0]["paths"] == stored_paths(output, 5)
 
 
+def test_a_rank_that_an_unfinished_path_could_take_is_not_guessed(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = [abs(path["weight"]) for path in stored_paths(output, None)]
+    for left, certain in ((0.0, 5), ((sizes[1] + sizes[2]) / 2, 2), (sizes[0] + 1.0, 0)):
+        searched = Output(output.trace, {**output.row, "path_largest_open": left})
+        assert [path["certain"] for path in stored_paths(searched, None)] == [True] * certain + [False] * (5 - certain)
+        print_why(output.trace, [searched], k=1, by="direct")
+        text = capsys.readouterr().out
+        printed = [f"{path['weight']:+.3f}  " in text for path in stored_paths(searched, None)]
+        assert printed == [True] * certain + [False] * (5 - certain)
+        assert (f"more than {5 - certain} of the 5 largest" in text) is (certain < 5)
+        assert ("exact paths" in text) is (certain > 0)
+
+
 def test_every_hop_is_printed_with_its_sign(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
     print_paths(output, stored_paths(output, None))
     lines = capsys.readouterr().out.splitlines()

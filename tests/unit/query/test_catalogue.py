@@ -74,7 +74,7 @@ def test_a_query_over_many_prompts_takes_every_filter_or_says_why_not(name: str)
 
 def test_which_queries_are_over_many_prompts() -> None:
     of_one = {name for name, found in catalogue().items() if not found.header.across}
-    assert of_one == {"drivers", "driver_heads", "driver_paths", "span_drivers", "step_graph", "thought_chain"}
+    assert of_one == {"drivers", "driver_heads", "driver_paths", "knockouts", "span_drivers", "step_graph", "thought_chain"}
 
 
 def test_an_override_is_used_in_its_dialect_only() -> None:

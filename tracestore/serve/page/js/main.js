@@ -1,6 +1,6 @@
 // Which screen is shown. A screen is a function (main element, route) that may give a function to call when it is left.
 
-import { Problem } from "./api.js";
+import { Problem, trace } from "./api.js";
 import { fill, h } from "./dom.js";
 import { link, parse } from "./route.js";
 import { hideTip } from "./tooltip.js";
@@ -8,7 +8,7 @@ import { hideTip } from "./tooltip.js";
 const SCREENS = {
   "": ["Traces", () => import("./screens/traces.js")],
   trace: ["Trace", () => import("./screens/trace.js")],
-  mechanism: ["Mechanism", () => import("./screens/mechanism.js")],
+  mechanism: ["Mechanism", () => Promise.all([import("./screens/mechanism.js"), d3Ready()]).then(([screen]) => screen)],
   heads: ["Heads", () => import("./screens/heads.js")],
   across: ["Across prompts", () => import("./screens/across.js")],
   compare: ["Side by side", () => import("./screens/compare.js")],
@@ -33,6 +33,7 @@ async function show() {
   document.title = `${name} – tracestore`;
   navigate(route.screen);
   const place = h("div");
+  if (OF_A_TRACE.includes(route.screen) && route.id) trace(route.id).catch(() => {}); // on its way while the screen's code is; the screen tells of errors
   try {
     const screen = await load();
     const leaving = await screen.show(place, route);
@@ -44,6 +45,20 @@ async function show() {
     fill(main, h("h1", {}, name), h("p.problem", { role: "alert" }, told(error)));
     if (!(error instanceof Problem)) throw error;
   }
+}
+
+let d3Loading = null;
+
+/** Load d3, which is large and of use to one screen only. */
+function d3Ready() {
+  d3Loading ??= new Promise((resolve, reject) => {
+    const script = h("script", { src: "page/vendor/d3/d3.min.js", on: { load: resolve, error: () => reject(new Problem(0, "unreachable", "d3 could not be loaded.")) } });
+    document.head.append(script);
+  }).catch((error) => {
+    d3Loading = null;
+    throw error;
+  });
+  return d3Loading;
 }
 
 function told(error) {

@@ -24,7 +24,7 @@ export function predictionPanel(data, output) {
       fact("on the attention sink", percent(output.sink_mass, 0)),
       fact("attention edges kept", percent(output.attention_kept, 0)),
       fact("closure error", tiny(output.closure))),
-    output.attention_kept < LITTLE_KEPT && h("p.problem", {}, "Not enough was kept for heads and paths to be telling; the tokens' numbers are complete."),
+    output.attention_kept < LITTLE_KEPT && h("p.problem", {}, "Not enough was kept to follow the mechanism; the numbers of tokens and heads are complete."),
     others.length > 0 && [h("h3", {}, "Alternatives stored at this position"), alternatives(others)],
   ];
 }
@@ -54,14 +54,17 @@ export function headList(heads, data, most = 6) {
     h("span", { class: head.relevance < 0 ? "down-ink" : "up-ink" }, signed(head.relevance)))));
 }
 
-/** The largest exact paths. */
-export function pathList(paths, data, outputId, most = 5) {
+/** The largest exact paths: those that no unfinished path could outweigh. */
+export function pathList(paths, data, output, most = 5) {
   if (!paths.length) return h("p.hint", {}, "No exact paths are stored for this prediction.");
   const texts = new Map(data.tokens.map((token) => [token.pos, token]));
-  return h("ul.list", {}, paths.slice(0, most).map((path) => h("li", {},
-    h("a", { href: link("mechanism", traceOf(outputId), { output: outputId, path: path.rank }) }, shown(texts.get(path.source_pos)?.text, texts.get(path.source_pos)?.token_id)),
+  const largest = paths.slice(0, most);
+  const certain = largest.filter((path) => Math.abs(path.weight) >= (output.path_largest_open ?? 0));
+  return [h("ul.list", {}, certain.map((path) => h("li", {},
+    h("a", { href: link("mechanism", traceOf(output.output_id), { output: output.output_id, path: path.rank }) }, shown(texts.get(path.source_pos)?.text, texts.get(path.source_pos)?.token_id)),
     h("span.hint", {}, motifName(path.motif)),
-    h("span", { class: path.weight < 0 ? "down-ink" : "up-ink" }, signed(path.weight)))));
+    h("span", { class: path.weight < 0 ? "down-ink" : "up-ink" }, signed(path.weight))))),
+  certain.length < largest.length && h("p.hint", {}, `Not enough was kept for more: the search left a path of ${plain(output.path_largest_open)} logits unfinished.`)];
 }
 
 export const motifName = (motif) => motif.replace(/^emb>/, "").replace(/>?out$/, "").replaceAll(">", " › ") || "straight to the output";

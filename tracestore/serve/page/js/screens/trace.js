@@ -108,8 +108,9 @@ class TraceView {
     this.output = output;
     note({ output: output.output_id });
     const id = output.output_id;
-    const [drivers, heads, paths, spans] = await Promise.all([
+    const [drivers, heads, paths, knockouts, spans] = await Promise.all([
       askOutput(id, "/drivers?limit=10000"), askOutput(id, "/heads"), askOutput(id, "/paths?limit=10"),
+      query("knockouts", { output_id: id, kind: "column", k: 10000 }),
       this.data.spans.length ? query("span_drivers", { output_id: id, k: 6 }) : { rows: [] },
     ]);
     if (this.output !== output) return; // another was chosen meanwhile
@@ -117,6 +118,7 @@ class TraceView {
     this.heads = heads.rows;
     this.paths = paths.rows;
     this.spans = spans.rows;
+    this.effects = new Map(knockouts.rows.filter((row) => Number.isInteger(row.pos)).reverse().map((row) => [row.pos, row])); // the newest of a token counts
     this.addressed = this.rows.some((row) => row.total_address > 0);
     if (!this.addressed && this.measure === "address") this.measure = "score";
     this.note.textContent = "";
@@ -179,15 +181,31 @@ class TraceView {
       h("h3", {}, "Which earlier tokens drove it"),
       h("table", {},
         h("caption.unseen", {}, `The ${rows.length} tokens with the largest influence, attention sinks last`),
-        h("thead", {}, h("tr", {}, ["token", "position", MEASURES[this.measure].name.toLowerCase(), "share"].map((name, index) => h("th", { class: index ? "number" : "", scope: "col" }, name)))),
+        h("thead", {}, h("tr", {}, ["token", "position", MEASURES[this.measure].name.toLowerCase(), "share", ...(this.effects.size ? ["without it"] : [])].map((name, index) => h("th", { class: index ? "number" : "", scope: "col" }, name)))),
         h("tbody", {}, rows.map((row) => h("tr", {},
           h("td", {}, h("span.piece", {}, bare(row.text, row.token_id))), h("td.number", {}, row.pos),
-          row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, row.sink ? "sink" : percent(row.share)))))),
+          row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, row.sink ? "sink" : percent(row.share)),
+          this.effects.size > 0 && this.effectCell(row))))),
+      this.effects.size > 0 && h("p.hint", {}, this.agreement()),
       this.spans.length > 0 && [h("h3", {}, "From which passages"), h("ul.list", {}, this.spans.map((span) => h("li", { title: cut(span.text, 300) },
         h("span", {}, spanName(span)), h("span.hint", {}, percent(span.share)), h("span", { class: span.score < 0 ? "down-ink" : "up-ink" }, signed(span.score)))))],
       h("h3", {}, "Through which heads"), headList(this.heads, data),
-      h("h3", {}, "Along which exact paths"), pathList(this.paths, data, output.output_id),
+      h("h3", {}, "Along which exact paths"), pathList(this.paths, data, output),
       output.mechanism && h("p", {}, h("a.button", { href: link("mechanism", data.trace.trace_id, { output: output.output_id }) }, "Look at the mechanism")));
+  }
+
+  /** What the model did without attention to a token, where that was tried: the trace says that it does the opposite of the score. */
+  effectCell(row) {
+    const found = this.effects.get(row.pos);
+    if (!found) return h("td.number.hint", { title: "not tried" }, "–");
+    const agrees = found.effect * row.score <= 0;
+    return h("td.number", { class: found.effect < 0 ? "down-ink" : "up-ink", title: agrees ? "as the score says" : "against the score" }, signed(found.effect), agrees ? "" : " !");
+  }
+
+  agreement() {
+    const tried = this.rows.filter((row) => this.effects.has(row.pos));
+    const agree = tried.filter((row) => this.effects.get(row.pos).effect * row.score <= 0).length;
+    return `Without it: measured change of the explained logit with attention to the token knocked out. It goes the way the score says for ${agree} of ${tried.length} tokens that were tried.`;
   }
 
   outputChips() {

@@ -67,7 +67,14 @@ def reasoned(trace: Trace) -> Trace:
 def traces_of_browser() -> tuple[Trace, Trace]:
     story = reasoned(
         make_trace(
-            1, text=STORY, n_outputs=5, n_prompt_tokens=14, items=[{"item_id": "story", "dataset": "tales"}], spans=False, extras=True
+            1,
+            text=STORY,
+            n_outputs=5,
+            n_prompt_tokens=14,
+            items=[{"item_id": "story", "dataset": "tales"}],
+            spans=False,
+            extras=True,
+            knockouts=True,
         )
     )
     long = make_trace(2, n_tokens=LONG, n_layers=4, n_heads=4, max_edges=4000)

@@ -100,19 +100,24 @@ def test_a_token_that_was_only_read_says_so(page: Page, shown: Shown) -> None:
 
 
 def test_what_was_measured_stands_beside_what_was_estimated(page: Page, shown: Shown) -> None:
-    output = shown.story.outputs[0]
-    (measured,) = [row for row in shown.story.table("KNOCKOUT.Token.Output").to_pylist() if row["kind"] == "column"]
+    output = emitted(shown.story)
+    places = {row["local"]: row["pos"] for row in shown.story.table("Token").to_pylist()}
+    rows = [r for r in shown.story.table("KNOCKOUT.Token.Output").to_pylist() if r["kind"] == "column" and r["dst"] == output.row["local"]]
+    effects = {places[row["src"]]: row["effect"] for row in sorted(rows, key=lambda row: row["created_at"])}  # the newest counts
+    scores = {row["pos"]: row["score"] for row in output.influences().to_pylist()}
     page.goto(shown.at("trace", shown.story, output=output.output_id))
     panel = page.get_by_label("Prediction", exact=True)
     expect(panel.get_by_role("columnheader", name="without it")).to_be_visible()
-    tried = {row["local"]: row["pos"] for row in shown.story.table("Token").to_pylist()}[measured["src"]]
-    score = next(row["score"] for row in output.influences().to_pylist() if row["pos"] == tried)
-    line = panel.locator("tbody tr", has=page.locator(f"td.number:nth-child(2):text-is('{tried}')"))
-    number = f"{'−' if measured['effect'] < 0 else '+'}{abs(measured['effect']):.3f}"  # noqa: RUF001  as the page writes it
-    agrees = measured["effect"] * score <= 0
-    expect(line.locator("td").nth(4)).to_have_text(number if agrees else f"{number} !")
-    expect(panel).to_contain_text(f"for {int(agrees)} of 1 tokens that were tried")
-    page.goto(shown.at("trace", shown.story, output=emitted(shown.story).output_id))
+    lines = panel.locator("tbody tr").evaluate_all("e => e.map(line => [...line.cells].map(cell => cell.textContent))")
+    assert {int(line[1]) for line in lines} & effects.keys()
+    for line in lines:
+        effect = effects.get(int(line[1]))
+        number = "–" if effect is None else f"{'−' if effect < 0 else '+'}{abs(effect):.3f}"  # noqa: RUF001  as the page writes it
+        assert line[4] == number + (" !" if effect is not None and effect * scores[int(line[1])] > 0 else "")
+    agree = sum(effect * scores[pos] <= 0 for pos, effect in effects.items())
+    expect(panel).to_contain_text(f"for {agree} of {len(effects)} tokens that were tried")
+    page.goto(shown.at("trace", shown.long))
+    expect(page.locator(".text .token[data-pos]")).to_have_count(LONG)
     expect(panel.locator("tbody tr").first).to_be_visible()
     expect(panel.get_by_role("columnheader", name="without it")).to_have_count(0)
 

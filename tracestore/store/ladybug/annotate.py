@@ -16,6 +16,7 @@ from tracestore.schema import UID_BITS
 from tracestore.store.base import LoadReport, TraceBundle
 from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.handle import Handle, rows
+from tracestore.store.record import Record
 from tracestore.store.staging import Stager
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def annotate_traces(handle: Handle, bundle: TraceBundle) -> LoadReport:
                 record = known[bundle.trace_ids[ordinal]]
                 if counts[number]:
                     total = dict(Counter(record.row_counts) + counts[number])
-                    ledger.write_record(connection, ledger.Record(record.trace_id, number, "READY", total))
+                    ledger.write_record(connection, Record(record.trace_id, number, "READY", total))
     touched = {ordinal for ordinal, number in ready.items() if counts[number]}
     loaded = tuple(name for ordinal, name in enumerate(bundle.trace_ids) if ordinal in touched)
     skipped = tuple(name for ordinal, name in enumerate(bundle.trace_ids) if ordinal not in touched)

@@ -16,6 +16,7 @@ from tracestore.store.ladybug import ledger
 from tracestore.store.ladybug.cleanup import cleaned_on_failure
 from tracestore.store.ladybug.handle import Handle
 from tracestore.store.ladybug.ingest import copy_staged
+from tracestore.store.record import Record
 from tracestore.store.staging import Staged, stage_mechanism, uid_range
 
 _LOCAL: Final = (1 << schema.UID_BITS) - 1
@@ -31,7 +32,7 @@ def _find_in_bundle(bundle: TraceBundle, output_id: str) -> tuple[int, int]:
     raise BadInputError(f"the archive's package does not hold the output {output_id}; check the id with: tracestore query list_traces")
 
 
-def _find_in_store(handle: Handle, trace_id: str, output_id: str) -> tuple[ledger.Record, int, bool]:
+def _find_in_store(handle: Handle, trace_id: str, output_id: str) -> tuple[Record, int, bool]:
     """Give the trace's record, the output's uid, and whether its mechanism is there."""
     record = ledger.record(handle, trace_id)
     if record is not None and record.status == "READY":
@@ -86,6 +87,6 @@ def attach_output(handle: Handle, bundle: TraceBundle, output_id: str) -> LoadRe
     with cleaned_on_failure(handle, work):
         copy_staged(handle, staged)
         _check_arrived(handle, staged, record.trace_no, uid)
-        entry = ledger.Record(trace_id, record.trace_no, "READY", _added(record.row_counts, staged))
+        entry = Record(trace_id, record.trace_no, "READY", _added(record.row_counts, staged))
         ledger.flip_attached(handle, work, entry)
     return LoadReport((trace_id,), (), staged.node_count, staged.edge_count, time.perf_counter() - started)

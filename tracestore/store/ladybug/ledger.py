@@ -5,28 +5,17 @@ Every function here is one small transaction without COPY; each is durable befor
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tracestore.store.ladybug.handle import Handle, rows
+from tracestore.store.record import Record
 
 if TYPE_CHECKING:
     import ladybug
 
-Status = Literal["READY", "EVICTED"]
 WorkKind = Literal["load", "retire", "attach"]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One trace id: its number (0 when evicted before it was ever loaded), READY or EVICTED, rows by table."""
-
-    trace_id: str
-    trace_no: int
-    status: Status
-    row_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +33,13 @@ def records(handle: Handle, trace_ids: Sequence[str] | None = None) -> dict[str,
     """Read the trace ids that the store knows, of those given (None: all)."""
     where, params = ("", {}) if trace_ids is None else ("WHERE r.trace_id IN $ids ", {"ids": list(trace_ids)})
     found = handle.rows(f"MATCH (r:StoreTrace) {where}RETURN r.trace_id, r.trace_no, r.status, r.row_counts", params)
-    return {row[0]: Record(row[0], row[1], row[2], json.loads(row[3])) for row in found}
+    return {row[0]: Record.of(row) for row in found}
 
 
 def record(handle: Handle, trace_id: str) -> Record | None:
     """Read one trace id."""
     found = handle.rows("MATCH (r:StoreTrace {trace_id: $id}) RETURN r.trace_id, r.trace_no, r.status, r.row_counts", {"id": trace_id})
-    return Record(found[0][0], found[0][1], found[0][2], json.loads(found[0][3])) if found else None
+    return Record.of(found[0]) if found else None
 
 
 def _advance(connection: ladybug.Connection, name: str, step: int) -> int:
@@ -122,7 +111,7 @@ def write_record(connection: ladybug.Connection, entry: Record) -> None:
     rows(
         connection,
         "MERGE (r:StoreTrace {trace_id: $id}) SET r.trace_no = $no, r.status = $status, r.row_counts = $counts",
-        {"id": entry.trace_id, "no": entry.trace_no, "status": entry.status, "counts": json.dumps(dict(entry.row_counts))},
+        {"id": entry.trace_id, "no": entry.trace_no, "status": entry.status, "counts": entry.row_counts_text},
     )
 
 

@@ -23,6 +23,7 @@ from tracestore.store.ladybug.cleanup import clean_all, cleaned_on_failure
 from tracestore.store.ladybug.handle import LEAST_ROOM_BYTES, EngineError, Handle
 from tracestore.store.ladybug.migrations import apply_migrations, pending_migrations
 from tracestore.store.ladybug.reading import Reader
+from tracestore.store.record import Record
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -178,7 +179,7 @@ class LadybugStore:
                 copy_staged(handle, staged, progress)
                 check_arrived(handle, staged, work.first_no, work.last_no)
                 counts = counts_by_trace(staged)
-                new = [ledger.Record(bundle.trace_ids[ordinal], number, "READY", counts[number]) for ordinal, number in numbers.items()]
+                new = [Record(bundle.trace_ids[ordinal], number, "READY", counts[number]) for ordinal, number in numbers.items()]
                 ledger.flip(handle, work, new, [known[entry.trace_id] for entry in new if entry.trace_id in known])
             clean_all(handle)
         loaded = tuple(entry.trace_id for entry in new)
@@ -265,7 +266,7 @@ def _room_for(bundle: TraceBundle, traces: int) -> int:
     return _ROW_BYTES * rows * traces // len(bundle.trace_ids)
 
 
-def _choose(bundle: TraceBundle, known: Mapping[str, ledger.Record], *, replace: bool) -> tuple[list[int], list[str]]:
+def _choose(bundle: TraceBundle, known: Mapping[str, Record], *, replace: bool) -> tuple[list[int], list[str]]:
     """Give the ordinals to load and the ids to skip. Raises IntegrityError when a bundle holds one trace twice."""
     if len(set(bundle.trace_ids)) != len(bundle.trace_ids):
         raise IntegrityError("a bundle holds one trace twice; load each package once")

@@ -7,7 +7,6 @@ properties; so a repeated transaction adds nothing.
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -17,8 +16,9 @@ from tracestore.errors import IntegrityError
 from tracestore.schema import UID_BITS
 from tracestore.store.base import LoadReport, TraceBundle
 from tracestore.store.neo4j.database import Database, rows
-from tracestore.store.neo4j.ledger import Record, write_records
+from tracestore.store.neo4j.ledger import write_records
 from tracestore.store.neo4j.writing import edge_statement, node_statement, to_rows
+from tracestore.store.record import Record
 from tracestore.store.staging import Stager, node_columns
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _locked_records(transaction: neo4j.Transaction, trace_ids: tuple[str, ...]) 
         "WITH t WHERE t.status = 'READY' RETURN t.trace_id, t.trace_no, t.status, t.row_counts"
     )
     found = rows(transaction, query, {"ids": list(trace_ids)})
-    return {row[0]: Record(row[0], int(row[1]), row[2], json.loads(row[3])) for row in found}
+    return {row[0]: Record.of(row) for row in found}
 
 
 def _add_nodes(transaction: neo4j.Transaction, node: schema.Node, table: pa.Table) -> list[int]:

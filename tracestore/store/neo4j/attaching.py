@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from typing import TYPE_CHECKING, Final
@@ -15,6 +14,7 @@ from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.database import Database
 from tracestore.store.neo4j.holder import this_process
 from tracestore.store.neo4j.writers import Load, LoadSettings
+from tracestore.store.record import Record
 from tracestore.store.staging import stage_mechanism
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def _find_in_bundle(bundle: TraceBundle, output_id: str) -> tuple[int, int]:
     raise BadInputError(f"the archive's package does not hold the output {output_id}; check the id with: tracestore query list_traces")
 
 
-def _find_in_store(database: Database, output_id: str) -> tuple[ledger.Record, int, bool]:
+def _find_in_store(database: Database, output_id: str) -> tuple[Record, int, bool]:
     """Give the trace's record, the output's uid, and whether its mechanism is there."""
     query = (
         "MATCH (o:Output {output_id: $id})-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL MATCH (r:StoreTrace {trace_id: t.trace_id}) "
@@ -45,8 +45,8 @@ def _find_in_store(database: Database, output_id: str) -> tuple[ledger.Record, i
     found = database.rows(query, {"id": output_id}, "a look for an output")
     if not found:
         raise BadInputError(f"the store has no complete trace with the output {output_id}; load its trace first: tracestore load")
-    trace_id, number, status, counts, uid, present = found[0]
-    return ledger.Record(trace_id, number, status, json.loads(counts)), int(uid), bool(present)
+    *row, uid, present = found[0]
+    return Record.of(row), int(uid), bool(present)
 
 
 def attach_output(database: Database, bundle: TraceBundle, output_id: str, settings: LoadSettings) -> LoadReport:
@@ -71,7 +71,7 @@ def attach_output(database: Database, bundle: TraceBundle, output_id: str, setti
         ledger.claim_output(transaction, load.load_id, this_process(), record, uid, settings.lease_ms)
 
     added = {name: table.num_rows for name, table in {**staged.nodes, **staged.edges}.items()}
-    entry = ledger.Record(record.trace_id, record.trace_no, "READY", dict(Counter(record.row_counts) + Counter(added)))
+    entry = Record(record.trace_id, record.trace_no, "READY", dict(Counter(record.row_counts) + Counter(added)))
 
     def flip(transaction: neo4j.Transaction) -> None:
         ledger.flip_attached(transaction, load.load_id, entry, uid, staged.node_count + staged.edge_count, settings.lease_ms)

@@ -8,7 +8,6 @@ part for every writer of its load: on a single node their commits would wait for
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -17,6 +16,7 @@ from tracestore.errors import ShortCountError, StoreLockedError
 from tracestore.schema import UID_BITS
 from tracestore.store.neo4j.database import Database, rows
 from tracestore.store.neo4j.holder import Holder, is_dead
+from tracestore.store.record import Record
 
 if TYPE_CHECKING:
     import neo4j
@@ -26,16 +26,6 @@ ClaimKind = Literal["load", "retire", "attach"]
 LOST_LEASE: Final = "this load was silent for longer than its lease and another process may have taken over; load again"
 _MARKERS_AT_ONCE: Final = 2_000
 _LOCK: Final = "MERGE (c:StoreCounter {name: 'trace_no'}) ON CREATE SET c.value = 0 SET c.touched = timestamp() RETURN c.value"
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """One trace id: its number (0 when evicted before it was ever loaded), READY or EVICTED, rows by table."""
-
-    trace_id: str
-    trace_no: int
-    status: str
-    row_counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +207,7 @@ def _end(transaction: neo4j.Transaction, load_id: str) -> None:
 
 def write_records(transaction: neo4j.Transaction, entries: Sequence[Record]) -> None:
     """Note what is visible, or evicted, with its row counts."""
-    made = [[e.trace_id, e.trace_no, e.status, json.dumps(dict(e.row_counts), sort_keys=True)] for e in entries]
+    made = [[e.trace_id, e.trace_no, e.status, e.row_counts_text] for e in entries]
     query = "UNWIND $rows AS r MERGE (t:StoreTrace {trace_id: r[0]}) SET t.trace_no = r[1], t.status = r[2], t.row_counts = r[3]"
     rows(transaction, query, {"rows": made})
 

@@ -21,6 +21,7 @@ from tracestore.store.neo4j.cleaning import clean_orphans
 from tracestore.store.neo4j.database import Database
 from tracestore.store.neo4j.holder import this_process
 from tracestore.store.neo4j.writers import Load, LoadSettings, Pace
+from tracestore.store.record import Record
 from tracestore.store.staging import stage
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def _write_and_flip(
     ordinals = {ordinal: numbers[name] for ordinal, name in enumerate(bundle.trace_ids) if name in numbers}
     groups = share_out(bundle, list(ordinals), load.settings)
     counts = load.write_all([partial(stage, bundle, {each: ordinals[each] for each in group}, level) for group in groups], progress)
-    records = [ledger.Record(bundle.trace_ids[ordinal], number, "READY", counts[number]) for ordinal, number in ordinals.items()]
+    records = [Record(bundle.trace_ids[ordinal], number, "READY", counts[number]) for ordinal, number in ordinals.items()]
     totals = [(table, count) for tables in counts.values() for table, count in tables.items()]
     edges = sum(count for table, count in totals if table in schema.EDGE_TABLES)
     rows = sum(count for _, count in totals)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 
 from tracestore.cli._output import print_table
 from tracestore.cli._paths import TOP_PATHS, open_note, print_paths, stored_paths
+from tracestore.cli._sensitive_edges import edge_table, sensitive_edges
 
 if TYPE_CHECKING:
     from tracestore.model import Output, Trace
@@ -19,6 +20,7 @@ DRIVER_KEYS: Final = ("pos", "token_id", "text", "score", "direct", "total", "sh
 HEAD_KEYS: Final = ("layer", "head", "relevance", "share", "top_source_pos", "top_query_pos", "induction")
 MORE_KEYS: Final = ("foil_token_id", "foil_text", "vocab_rank", "correct", "sink_mass", "attention_kept", "mlp_share")
 TOP_HEADS: Final = 5
+TOP_EDGES: Final = 10
 LITTLE_KEPT: Final = 0.05
 """Below this share of the attention-edge mass the stored edges say nothing reliable about the way through the model."""
 
@@ -56,6 +58,7 @@ def _output_json(output: Output, k: int | None, by: By) -> dict[str, Any]:
         "heads": [{key: row[key] for key in HEAD_KEYS} for row in _heads(output)],
         **{key: output.row.get(key) for key in MORE_KEYS},
         "paths": stored_paths(output, TOP_PATHS),
+        "sensitive_edges": sensitive_edges(output, TOP_EDGES),
         "knockouts": _knockouts_json(output),
     }
 
@@ -116,6 +119,9 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     certain = [path for path in paths if path["certain"]]
     if certain:
         print_paths(output, certain, title="exact paths (more: tracestore paths)")
+    edges = edge_table(output, sensitive_edges(output, TOP_EDGES))
+    if edges:
+        print_table(list(edges[0]), edges, title="edges whose removal is estimated to take most away (plain gradient: these do not add up)")
     for note in _notes(row, rows, len(chosen)):
         _line(note)
     if len(certain) < len(paths):

@@ -43,6 +43,7 @@ def why(
     max_edges: tracing.MaxEdges = tracing.PRUNING.max_edges,
     compositions: tracing.Compositions = tracing.PRUNING.compositions,
     paths: tracing.Paths = tracing.PRUNING.paths,
+    sensitivity: tracing.Sensitivity = False,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     by: Annotated[By, typer.Option("--by", help="Order of the drivers.")] = By.direct,
@@ -69,6 +70,7 @@ def why(
             max_edges=max_edges,
             compositions=compositions,
             paths=paths,
+            sensitivity=sensitivity,
         )
         found = trace_now(prompt, model, device, dtype, chosen)
         outputs = found.outputs
@@ -103,6 +105,7 @@ def trace_now(prompt: str, model: str | None, device: str, dtype: options.Dtype,
         max_edges=chosen.pruning.max_edges,
         compositions=chosen.pruning.compositions,
         paths=chosen.pruning.paths,
+        sensitivity=chosen.sensitivity,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,8 +14,12 @@ from tests.support.command_line import ok
 from tests.support.neo4j_server import TestServer
 from tests.support.store_graph import differences, expected_graph, stored_graph
 from tests.support.synthetic import make_traces
+from tests.support.tiny_text_model import tiny_loaded
+from tracestore import verify
 from tracestore.archive import Archive
+from tracestore.extract.trace import trace
 from tracestore.load import PackageLoad, PartialLoadError, load_archive
+from tracestore.model import TraceOptions
 from tracestore.store.base import BundleSize, Capabilities
 from tracestore.store.neo4j import store as engine
 from tracestore.store.neo4j.store import Neo4jStore
@@ -52,6 +57,24 @@ def test_an_archive_arrives_whole_by_several_writers(archive: Archive, store: Ne
     assert summary.packages == tuple(PackageLoad(package.package_id, 3, 3, 0) for package in archive.packages())
     again = load_archive(archive, store, writers=2)
     assert (again.loaded, again.edges, again.packages) == ((), 0, ())
+    assert store.check().problems == ()
+
+
+def test_effects_on_a_head_that_had_no_summary_arrive_with_one(tmp_path: Path, store: Neo4jStore) -> None:
+    model, archive = tiny_loaded(), Archive(tmp_path / "archive")
+    made = trace(model, "Paris is in", TraceOptions())
+    archive.write([replace(made, tables={**made.tables, "HeadSummary": made.table("HeadSummary").slice(0, 2)})])
+    load_archive(archive, store)
+    before = stored_graph(store)
+    verify(model, archive, made.outputs[0].output_id, kind="head", top=5)
+    summary = load_archive(archive, store)
+    written = archive.read_trace(made.trace_id)
+    new = written.table("HeadSummary").num_rows - 2
+    assert new >= 3
+    assert summary.edges == new + 5  # an OF edge of every new summary, a KNOCKOUT of every head
+    assert differences(stored_graph(store), expected_graph([written])) == []
+    assert differences(before, stored_graph(store)) != []
+    assert load_archive(archive, store).edges == 0
     assert store.check().problems == ()
 
 

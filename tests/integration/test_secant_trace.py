@@ -129,6 +129,22 @@ def test_the_command_line_traces_loads_and_answers_by_secant(tmp_path: Path) -> 
     assert min(stored["KEY"], stored["QUERY"]) > 0
 
 
+def test_why_shows_the_edges_that_matter_most_by_the_plain_gradient(tmp_path: Path) -> None:
+    model = save_tiny(tmp_path / "tiny")
+    given = ("why", "It is in Paris. Where", "--model", model, "--method", "secant")
+    edges = ok(*given, "--sensitivity", "--json").json["outputs"][0]["sensitive_edges"]
+    assert len(edges) == 10
+    assert {edge["kind"] for edge in edges} <= {"VALUE", "KEY"}
+    sizes = [abs(edge["sensitivity"]) for edge in edges]
+    assert sizes == sorted(sizes, reverse=True)
+    assert all(edge["source_pos"] <= edge["query_pos"] for edge in edges)
+    first = edges[0]
+    name = f"L{first['layer']}.H{first['head']}:{first['source_pos']}->{first['query_pos']}"
+    assert name in ok(*given, "--sensitivity").out
+    assert ok(*given, "--json").json["outputs"][0]["sensitive_edges"] == []
+    assert "plain gradient" not in ok(*given).out
+
+
 def test_sensitivity_is_stored_when_it_is_asked_for(loaded: LoadedModel, found: Trace) -> None:
     asked = trace(loaded, "Paris is in", TraceOptions(method="secant", sensitivity=True))
     for name in ("VALUE.State.Head", "KEY.State.Head"):

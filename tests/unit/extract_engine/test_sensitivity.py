@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from tracestore.extract.attribute import Attributor, ForwardPass
 from tracestore.extract.attribution import KEY, QUERY, VALUE, OutputAttribution, TargetSpec
 from tracestore.extract.freeze import frozen
 from tracestore.extract.sensitivity import attend_plainly
-from tracestore.model import PruningOptions
+from tracestore.model import Method, PruningOptions
 
 STEP, LENGTH, FEW = 1e-5, 8, PruningOptions(1.0, 60)
 Change = Callable[[Tensor, Tensor, Tensor, Pattern], Tensor]
@@ -103,3 +104,19 @@ def test_they_do_not_change_the_weights_and_are_there_for_frozen_too() -> None:
     assert again is not None
     assert np.isfinite(first).all()
     np.testing.assert_array_equal(again, first)  # a second target from the same pass
+
+
+@pytest.mark.parametrize("method", ["frozen", "secant"])
+def test_bfloat16_weights_have_the_edges_and_sensitivities_of_the_same_weights_in_float32(method: Method) -> None:
+    half, ids = tiny_model("llama", torch.bfloat16), tokens(LENGTH)
+    found = []
+    for model in (half, deepcopy(half).float()):
+        given = Attributor(model).run(ids, method=method).attribute(TargetSpec(-1, 40), PruningOptions(1.0, 1 << 30), sensitivity=True)
+        edges, estimates = given.graph.edges, given.graph.sensitivity
+        assert estimates is not None
+        order = np.lexsort((edges.key, edges.query, edges.head, edges.layer, edges.kind))
+        found.append(np.stack([edges.kind, edges.layer, edges.head, edges.query, edges.key, edges.weight, estimates])[:, order])
+    np.testing.assert_array_equal(found[0][:5], found[1][:5])
+    assert {KEY, QUERY} <= set(found[0][0]) or method == "frozen"
+    np.testing.assert_allclose(found[0][5:], found[1][5:], rtol=1e-3, atol=1e-6 * float(np.nanmax(np.abs(found[1][5:]))))
+    assert np.nanmax(np.abs(found[0][6])) > 1e-3

@@ -39,6 +39,7 @@ def child(arguments: list[str], errors: str) -> None:
     except SystemExit as leaving:
         code = leaving.code if isinstance(leaving.code, int) else 1
     finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command is over: what comes now is not its to answer
         sys.stderr.flush()
         os._exit(code)
 

@@ -27,7 +27,7 @@ from tracestore.evaluate import evaluation, sanity
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.measures.edges import Channel, edge_rows
-from tracestore.evaluate.methods import METHODS, TRIED, find_methods
+from tracestore.evaluate.methods import METHODS, SHARES, TRIED, find_methods
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.questions import language_cases
 from tracestore.evaluate.suites.registry import SUITES
@@ -53,10 +53,14 @@ DUPLICATES = (
 )
 
 
-def kept(path: Path, name: str, make: Callable[[], Iterable[Row]]) -> list[Row]:
-    """Give rows from a file of this run, or make them and keep them there one by one."""
+def kept(path: Path, name: str, make: Callable[[], Iterable[Row]], *, as_is: bool = False) -> list[Row]:
+    """Give rows from a file of this run, or make them and keep them there one by one; `as_is`: only what is there."""
     file = path / f"{name}.done.jsonl"
-    if not file.exists():
+    if not file.exists() and as_is:
+        file = path / f"{name}.part.jsonl"
+        if not file.exists():
+            return []
+    elif not file.exists():
         partial_file = path / f"{name}.part.jsonl"
         with partial_file.open("w", encoding="utf-8") as out:
             for row in make():
@@ -74,8 +78,8 @@ def report_prompts(count: int) -> list[Annotated]:
 
 
 def cost_items() -> list[Annotated]:
-    """Give prompts of several lengths."""
-    return [item for item in report_prompts(8) if item.task in ("negation", "planted", "retrieval")]
+    """Give a short and a longer prompt."""
+    return [item for item in report_prompts(8) if item.task in ("negation", "planted")][:2]
 
 
 def sanity_rows(load: Callable[[], LoadedModel]) -> Iterator[Row]:
@@ -101,6 +105,7 @@ def main() -> None:
     parser.add_argument("--model", default=api.DEMO_MODEL)
     parser.add_argument("--edges", type=int, default=16)
     parser.add_argument("--components", type=int, default=40)
+    parser.add_argument("--as-is", action="store_true", help="measure nothing, write the page from what is there")
     options = parser.parse_args()
     torch.set_num_threads(1)  # processor time is what methods are charged
     loaded: list[LoadedModel] = []
@@ -115,18 +120,22 @@ def main() -> None:
 
     def suite(name: str, methods: tuple[str, ...] = ()) -> None:
         say(f"suite {name} {' '.join(methods)}")
-        folder, limit = options.output / ("tried" if methods else "") / name, LIMITS_BY_SUITE[name]
+        folder, limit = (
+            options.output / {TRIED: "tried", SHARES: "shares"}.get(methods, "") / name,
+            0 if options.as_is else LIMITS_BY_SUITE[name],
+        )
         chosen = find_methods(list(methods) or None)
         found = evaluation.run([SUITES[name]], chosen, folder, model=options.model, load=load, limit=limit)
         if methods:
-            measured.tried |= found.suites
+            target = measured.tried if methods == TRIED else measured.shares
+            target |= found.suites
             return
         measured.suites |= found.suites
         measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
 
     def part(name: str, make: Callable[[], Iterable[Row]]) -> list[Row]:
         say(name)
-        return kept(options.output, name, make)
+        return kept(options.output, name, make, as_is=options.as_is)
 
     measured = Measured()
     for name in ("chase", "circuits"):
@@ -139,6 +148,7 @@ def main() -> None:
         suite(name)
     for name in ("chase", "circuits", "prompts"):
         suite(name, TRIED)
+    suite("circuits", SHARES)
     measured.cost = part("cost", lambda: cost_rows(language_cases(load(), cost_items())))
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)

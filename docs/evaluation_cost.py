@@ -20,7 +20,7 @@ from tracestore.extract.loading import LoadedModel
 from tracestore.ingest import trace_to_archive
 from tracestore.model import Method, TraceOptions
 
-REPEATS: Final = 3
+REPEATS: Final = 2
 STORED_BY: Final[tuple[Method, ...]] = ("frozen", "secant")
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from docs.evaluation_bars import bars_section, generality_section, rules_section, tried_section
 from docs.evaluation_components import components_section
-from docs.evaluation_text import HEAD, LIMITS, PICTURE
+from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.runner import Row
@@ -19,6 +19,7 @@ class Measured:
 
     suites: dict[str, list[Row]] = field(default_factory=dict)
     tried: dict[str, list[Row]] = field(default_factory=dict)
+    shares: dict[str, list[Row]] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
     edges: list[Row] = field(default_factory=list)
     sanity: list[Row] = field(default_factory=list)
@@ -29,12 +30,14 @@ class Measured:
 
 def page(measured: Measured) -> str:
     """Write the page."""
+    judged = measured.suites | {"circuits": [*measured.suites["circuits"], *measured.shares["circuits"]]}
     return "\n".join(
         [
-            HEAD,
-            bars_section(measured.suites),
+            head(measured.suites),
+            bars_section(judged),
             PICTURE,
-            rules_section(measured.suites),
+            rules_section(judged),
+            READING,
             components_section(measured.components),
             *(measured.reports[name] for name in SUITES if name in measured.reports),
             generality_section(measured.suites, evaluation.OURS),
@@ -47,6 +50,14 @@ def page(measured: Measured) -> str:
     )
 
 
+def head(suites: dict[str, list[Row]]) -> str:
+    """Write the head, with how many items were measured."""
+    text = HEAD
+    for name in ("commonsense", "reasoning"):
+        text = text.replace(name.upper(), str(len({row["id"] for row in suites.get(name, [])})))
+    return text
+
+
 def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
@@ -54,7 +65,7 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     lines.append("|---" * (1 + 2 * len(lengths)) + "|")
     for method in dict.fromkeys(row["method"] for row in cost):
         mine = {row["n_tokens"]: row for row in cost if row["method"] == method}
-        cells = [f"{mine[n]['forwards']:.1f} | {mine[n]['peak'] / 1e6:.0f}" for n in lengths]
+        cells = [f"{mine[n]['forwards']:.1f} | {mine[n]['peak'] / 1e6:.0f}" if n in mine else "- | -" for n in lengths]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     lines.append("")
     lines += [

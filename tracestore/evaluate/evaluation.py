@@ -72,7 +72,7 @@ def run(
         if suite.proofs and suite.items is not None:
             chosen = [item for item in suite.items() if item.proof and split in (None, item.split)]
             found.steps = _compare_steps(load, chosen[:limit], replace(settings, methods=(STEPS_BY,)), folder)
-            reports.append(steps_report(found.steps, len(chosen[:limit])))
+            reports.append(steps_report(found.steps, len({row["id"] for row in found.steps})))
     _write(found, reports)
     return found
 
@@ -126,6 +126,7 @@ def _write(found: Evaluation, reports: Sequence[str]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    found.folder.mkdir(parents=True, exist_ok=True)
     rows = [row for rows in found.suites.values() for row in rows]
     if rows:
         names = list(dict.fromkeys(name for row in rows for name in row))

@@ -132,13 +132,22 @@ _TRIED: Final[tuple[Method, ...]] = (
 TRIED: Final = tuple(method.name for method in _TRIED)
 """Columns that did best on the tuning set, of about a hundred: run by name only."""
 
-METHODS: Final[dict[str, Method]] = {method.name: method for method in (*_ours(), *_variants(), *_BASELINES, *_TRIED)}
+_SHARES: Final = tuple(
+    method
+    for name, share in (("secant_h25", 0.25), ("secant_h75", 0.75))
+    for method in _columns(name, False, None, partial(_by_rule, rule=rules.secant_share(share)), ("total",))
+)
+
+SHARES: Final = tuple(method.name for method in _SHARES)
+"""For compiled circuits, likewise by name only."""
+
+METHODS: Final[dict[str, Method]] = {method.name: method for method in (*_ours(), *_variants(), *_BASELINES, *_TRIED, *_SHARES)}
 
 
 def find_methods(names: list[str] | None) -> list[Method]:
-    """Give methods by name; None gives all but those that were tried once. Raises BadInputError for an unknown one."""
+    """Give methods by name; None gives all but TRIED and SHARES. Raises BadInputError for an unknown one."""
     unknown = [name for name in names or [] if name not in METHODS]
     if unknown:
         raise BadInputError(f"there is no method {unknown[0]!r}: choose from {', '.join(METHODS)}")
-    chosen = [name for name in METHODS if name not in TRIED] if names is None else names
+    chosen = [name for name in METHODS if name not in (*TRIED, *SHARES)] if names is None else names
     return [METHODS[name] for name in chosen]

@@ -63,7 +63,7 @@ def _bars(suites: Mapping[str, list[Row]], method: str) -> Iterator[tuple[str, s
         steps = [f"step{n}" for n in (1, 2, 3) if any(row.get(f"step{n}") is not None for row in mine)]
         bar = " (bar: 1.00)" if task == "hop3" else ""
         yield f"circuit `{task}`, `total`: recall of each step{bar}", "; ".join(str(interval(mine, f"{method}.total", s)) for s in steps)
-    closures = [value for rows in (chase, circuits) for value in column(rows, direct, "closure").values()]
+    closures = [v for rows in (chase, circuits) for v in column(rows, direct, "closure").values() if v == v]
     yield (
         "conserves: largest miss relative to the explained quantity (chase, circuits)",
         f"{max(closures):.0e}" if closures else "row by row (tests)",

@@ -61,7 +61,10 @@ def head(suites: dict[str, list[Row]]) -> str:
 def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
-    lines = ["## Overhead\n", "| method | " + " | ".join(f"forwards, {n} tokens | MB, {n} tokens" for n in lengths) + " |"]
+    about = (
+        "One prompt of each length, least of two runs after a warm one (no interval); memory is what torch held at most beyond the model.\n"
+    )
+    lines = ["## Overhead\n", about, "| method | " + " | ".join(f"forwards, {n} tokens | MB, {n} tokens" for n in lengths) + " |"]
     lines.append("|---" * (1 + 2 * len(lengths)) + "|")
     for method in dict.fromkeys(row["method"] for row in cost):
         mine = {row["n_tokens"]: row for row in cost if row["method"] == method}

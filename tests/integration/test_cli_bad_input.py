@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.support.archives import flip_byte
+from tests.support.archives import change_manifest, flip_byte
 from tests.support.command_line import ok, run
 from tests.support.synthetic import make_traces
 from tests.support.tiny_text_model import byte_level_tokenizer, save_tiny, tiny_llama
@@ -166,6 +166,14 @@ def test_a_missing_file_of_a_package(archive: Path) -> None:
     first = sorted((archive / "packages").iterdir())[0]
     (first / "Token.parquet").unlink()
     assert run("archive", "verify", "--archive", archive).code == 7
+
+
+def test_an_archive_of_a_newer_schema(archive: Path, tmp_path: Path) -> None:
+    change_manifest(Archive(archive).packages()[0].path, schema_version=99)
+    done = run("load", "--archive", archive, "--store", tmp_path / "graph.lbug")
+    assert done.code == 7
+    assert "newer than" in done.err
+    assert "upgrade tracestore" in done.err
 
 
 def test_no_archive_and_no_trace(archive: Path, tmp_path: Path) -> None:

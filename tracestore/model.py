@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 Method = Literal["frozen", "secant"]
-DEFAULT_METHOD: Final[Method] = "frozen"
+DEFAULT_METHOD: Final[Method] = "secant"
 """Chosen by what the evaluation's report set showed: docs/evaluation.md."""
 
 Gauge = Literal["centred", "foil", "raw"]

@@ -11,6 +11,7 @@ import pytest
 from tests.support.command_line import ok, run
 from tests.support.tiny_text_model import save_tiny
 from tracestore.archive import Archive
+from tracestore.model import DEFAULT_METHOD
 
 ITEMS: list[dict[str, Any]] = [
     {"id": "one", "prompt": "The capital of France is", "expected": " Paris"},
@@ -41,7 +42,7 @@ def test_why_prints_the_promised_object(model: Path) -> None:
     found = ok("why", "The capital of France is", "--model", model, "--targets", "last", "--json").json
     assert list(found) == ["trace_id", "model_id", "method", "outputs"]
     assert found["model_id"] == str(model)
-    assert found["method"] == "frozen"
+    assert found["method"] == DEFAULT_METHOD
     (output,) = found["outputs"]
     assert list(output)[: len(OUTPUT_KEYS)] == OUTPUT_KEYS
     assert [list(driver) for driver in output["drivers"]] == [DRIVER_KEYS] * len(output["drivers"])

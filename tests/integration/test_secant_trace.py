@@ -95,7 +95,7 @@ def test_the_method_is_part_of_the_name_of_a_trace(loaded: LoadedModel) -> None:
 
 
 def test_both_methods_explain_the_same_quantity(loaded: LoadedModel, found: Trace) -> None:
-    frozen = trace(loaded, ITEM)
+    frozen = trace(loaded, ITEM, TraceOptions(method="frozen"))
     assert frozen.table(ADDRESS[0]).num_rows == 0
     for one, other in zip(frozen.outputs, found.outputs, strict=True):
         assert one.row["explained"] == pytest.approx(other.row["explained"], abs=1e-5)

@@ -19,7 +19,7 @@ from tracestore.extract.generate import continue_tokens
 from tracestore.extract.loading import LoadedModel, wrap_model
 from tracestore.extract.plan import plan_trace
 from tracestore.extract.trace import trace
-from tracestore.model import Document, GenerationOptions, Item, PruningOptions, SpanRequest, Trace, TraceOptions
+from tracestore.model import DEFAULT_METHOD, Document, GenerationOptions, Item, PruningOptions, SpanRequest, Trace, TraceOptions
 
 PROMPT = "The capital of France is"
 RICH = Item(
@@ -147,7 +147,7 @@ def test_the_header_and_the_item(loaded: LoadedModel, rich: Trace) -> None:
     assert (header["n_layers"], header["n_heads"], header["method"], header["keep"], header["max_edges"]) == (
         2,
         4,
-        "frozen",
+        DEFAULT_METHOD,
         pytest.approx(0.9),
         20_000,
     )

@@ -27,6 +27,7 @@ MATCH (o:Output)-[:OF]->(tr:Trace)
 WHERE tr.ready_id IS NOT NULL
   AND o.output_id = $output_id                                                 // when $output_id
   AND o.uid = $output_uid                                                      // when $output_uid
+WITH DISTINCT o
 MATCH (s)-[r:KNOCKOUT]->(o)
 WHERE r.created_at IS NOT NULL
   AND r.kind = $kind                                                           // when $kind

@@ -41,7 +41,7 @@ one process and one run, are what counts; absolute times are orientation. Single
 def measure(command: str) -> str:
     """Run one benchmark; give its section of the page."""
     print(f"bench.{command} ...", file=sys.stderr, flush=True)
-    settings = {"OMP_WAIT_POLICY": "passive", **os.environ}  # as the commands of tracestore set it
+    settings = {"GOMP_SPINCOUNT": "1000", **os.environ}  # as the commands of tracestore set it
     program = [sys.executable, "-m", *f"bench.{command}".split()]
     before = os.getloadavg()[0]
     done = subprocess.run(program, cwd=PAGE.parents[1], env=settings, stdout=subprocess.PIPE, text=True, check=True)

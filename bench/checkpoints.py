@@ -38,8 +38,8 @@ tracestore trace --items chase.jsonl --model run/step-800 --archive traces/
 tracestore compare run/step-75@75 run/step-800@800 --archive traces/
 ```
 
-In a store the queries `compare_models` (heads), `compare_models_tokens` (driving tokens), `compare_variants` and
-`compare_variants_tokens` (two variants of the same items) ask the same in Cypher.
+In a store the queries `compare_models` (heads), `compare_models_tokens` (driving tokens), `compare_models_motifs` (motifs of exact paths)
+and `compare_variants`, `compare_variants_tokens`, `compare_variants_motifs` (two variants of the same items) ask the same in Cypher.
 
 ## Example
 

@@ -140,15 +140,15 @@ def load(model: str, device: str, dtype: options.Dtype) -> LoadedModel:
 def prepare_libraries() -> None:
     """Set what must stand in the environment before the libraries below are imported; whoever set these already is obeyed.
 
-    transformers, tokenizers and the hub client keep silent. Threads of torch that wait for each other sleep instead of spinning: beside
-    any other busy process (or our own loader) spinning made a trace ten times slower. (What sleeping costs on an idle machine was not
-    measured.)
+    transformers, tokenizers and the hub client keep silent. Threads of torch that wait for each other spin briefly and then sleep.
+    Spinning on (the default) made a trace up to ten times slower beside another busy process or our own loader; sleeping at once
+    (OMP_WAIT_POLICY=passive) made it 1.2 to 1.6 times slower on an idle machine, most by `secant`, whose steps are many and short.
     """
     chosen = {
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "OMP_WAIT_POLICY": "passive",
+        "GOMP_SPINCOUNT": "1000",
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)

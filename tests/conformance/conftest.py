@@ -50,9 +50,15 @@ def fixed_traces() -> list[Trace]:
     ]
     word = "the dog sat on the mat because it was the mat"
     traces += [
-        make_trace(11, text=word, n_outputs=7, n_prompt_tokens=5, steps=3, items=[{**facts[0], "item_id": "pair", "variant": "clean"}]),
-        make_trace(12, text=word.replace("dog", "old cat"), n_outputs=6, items=[{**facts[0], "item_id": "pair", "variant": "corrupt"}]),
-        make_trace(13, text=word, n_outputs=7, n_prompt_tokens=5, model_id="other", steps=2, checkpoint_step=500, items=facts[:1]),
+        make_trace(
+            11, text=word, n_outputs=7, n_prompt_tokens=5, steps=3, items=[{**facts[0], "item_id": "pair", "variant": "clean"}], paths=True
+        ),
+        make_trace(
+            12, text=word.replace("dog", "old cat"), n_outputs=6, items=[{**facts[0], "item_id": "pair", "variant": "corrupt"}], paths=True
+        ),
+        make_trace(
+            13, text=word, n_outputs=7, n_prompt_tokens=5, model_id="other", steps=2, checkpoint_step=500, items=facts[:1], paths=True
+        ),
         make_trace(14, text=word, n_outputs=7, n_prompt_tokens=5, model_id="other", checkpoint_step=900),
     ]
     twin = make_trace(1, text=cat, n_outputs=4, items=facts[:1], trace_id="0" * 32)

@@ -89,6 +89,10 @@ CASES: dict[str, list[Params]] = {
             *SINK,
         ],
     ),
+    "compare_models_motifs": both(
+        [{"a": "synthetic", "b": "other"}, {"a": "other", "b": "other", "step_a": 500, "step_b": 900}],
+        [{}, {"min_share": 0.2}, {"dataset": "facts"}, {"tag": "easy"}, *CORRECT, *ORIGIN, *SINK],
+    ),
     "compare_models_tokens": both(
         [{"a": "synthetic", "b": "other"}, {"a": "synthetic", "b": "other", "step_b": 900}],
         [{}, {"min_share": 0.2}, {"dataset": "facts", "split": "test"}, *CORRECT, *ORIGIN, *SINK],
@@ -106,6 +110,9 @@ CASES: dict[str, list[Params]] = {
             *ORIGIN,
             *SINK,
         ],
+    ),
+    "compare_variants_motifs": both(
+        [{"a": "clean", "b": "corrupt"}], [{}, {"model_id": "other"}, {"split": "test"}, *CORRECT, *ORIGIN, *SINK]
     ),
     "compare_variants_tokens": both(
         [{"a": "clean", "b": "corrupt"}, {"a": "corrupt", "b": "clean"}], [{}, {"method": "frozen"}, *CORRECT, *ORIGIN, *SINK]

@@ -38,6 +38,8 @@ CHOSEN: dict[str, dict[str, Any]] = {
     "outputs_of_head": {"layer": 1, "head": 0},
     "search_text": {"text": "CAT"},
     "compare_models": {"a": "synthetic", "b": "other"},
+    "compare_models_motifs": {"a": "synthetic", "b": "other"},
+    "compare_variants_motifs": {"a": "clean", "b": "corrupt"},
     "compare_models_tokens": {"a": "synthetic", "b": "other"},
     "compare_variants": {"a": "clean", "b": "corrupt"},
     "compare_variants_tokens": {"a": "clean", "b": "corrupt"},

@@ -150,6 +150,21 @@ def _heads(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
         yield row | {"change": _change(row["share_a"], row["share_b"], p["min_share"])}
 
 
+def _motifs(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
+    listed = list(pairs)
+    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for one, _, other, _, _ in listed:
+        for side, output in (("a", one), ("b", other)):
+            for path, _ in g.entering(output, "OF", "Path"):
+                if p["sink"] in (None, g.is_sink(output, path["source_pos"])):
+                    for name in ("share", "weight"):
+                        sums[path["motif"]][f"{name}_{side}"] += path[name] / len(listed)
+    for motif, values in sums.items():
+        row: Row = {"motif": motif} | {name: values[name] for name in ("share_a", "share_b", "weight_a", "weight_b")}
+        row |= {"difference": row["share_b"] - row["share_a"], "pairs": len(listed)}
+        yield row | {"change": _change(row["share_a"], row["share_b"], p["min_share"])}
+
+
 def _tokens(g: Oracle, p: Params, pairs: Iterable[Pair], join: str) -> Iterator[Row]:
     variants = join == "item_id"
     for one, a, other, b, key in pairs:
@@ -169,6 +184,8 @@ def _tokens(g: Oracle, p: Params, pairs: Iterable[Pair], join: str) -> Iterator[
 QUERIES: dict[str, Callable[[Oracle, Params], Iterator[Row]]] = {
     "compare_models": lambda g, p: _heads(g, p, _model_pairs(g, p)),
     "compare_models_tokens": lambda g, p: _tokens(g, p, _model_pairs(g, p), "prompt_hash"),
+    "compare_models_motifs": lambda g, p: _motifs(g, p, _model_pairs(g, p)),
+    "compare_variants_motifs": lambda g, p: _motifs(g, p, _variant_pairs(g, p)),
     "compare_variants": lambda g, p: _heads(g, p, _variant_pairs(g, p)),
     "compare_variants_tokens": lambda g, p: _tokens(g, p, _variant_pairs(g, p), "item_id"),
     "context_or_prompt": context_or_prompt,

@@ -16,6 +16,8 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from tracestore.cli._tracing import WAITING
+
 COMMANDS: Final = (
     "extract",
     "extract --method secant",
@@ -41,16 +43,12 @@ one process and one run, are what counts; absolute times are orientation. Single
 def measure(command: str) -> str:
     """Run one benchmark; give its section of the page."""
     print(f"bench.{command} ...", file=sys.stderr, flush=True)
-    settings = {"GOMP_SPINCOUNT": "1000", **os.environ}  # as the commands of tracestore set it
+    settings = {**WAITING, **os.environ}
     program = [sys.executable, "-m", *f"bench.{command}".split()]
     before = os.getloadavg()[0]
     done = subprocess.run(program, cwd=PAGE.parents[1], env=settings, stdout=subprocess.PIPE, text=True, check=True)
     day = datetime.datetime.now(tz=datetime.UTC).date()
-    return f"{_title(command)}\n\n{day}, load average {before:.1f} at the start.\n\n{done.stdout.strip()}\n"
-
-
-def _title(command: str) -> str:
-    return f"## `python -m bench.{command}`"
+    return f"## `python -m bench.{command}`\n\n{day}, load average {before:.1f} at the start.\n\n{done.stdout.strip()}\n"
 
 
 def sections(page: str) -> dict[str, str]:

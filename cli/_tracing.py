@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -137,6 +137,10 @@ def load(model: str, device: str, dtype: options.Dtype) -> LoadedModel:
     return api.load_model(model, device=device, dtype=dtype.value)
 
 
+WAITING: Final = {"GOMP_SPINCOUNT": "1000"}
+"""How threads of torch wait for each other, in the environment: see `prepare_libraries`."""
+
+
 def prepare_libraries() -> None:
     """Set what must stand in the environment before the libraries below are imported; whoever set these already is obeyed.
 
@@ -148,7 +152,7 @@ def prepare_libraries() -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "TOKENIZERS_PARALLELISM": "false",
-        "GOMP_SPINCOUNT": "1000",
+        **WAITING,
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from tracestore.archive import Archive
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.methods import METHODS
-from tracestore.evaluate.runner import Row
+from tracestore.evaluate.runner import Row, processor_seconds
 from tracestore.extract.loading import LoadedModel
 from tracestore.ingest import trace_to_archive
 from tracestore.model import Method, TraceOptions
@@ -39,17 +38,6 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def seconds(run: Callable[[], object]) -> float:
-    """Give the least processor time of some runs, after one to warm up."""
-    run()
-    taken = []
-    for _ in range(REPEATS):
-        started = time.process_time()
-        run()
-        taken.append(time.process_time() - started)
-    return min(taken)
-
-
 def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
     """Measure each computation on each case, one row a method."""
     for case in cases:
@@ -58,7 +46,7 @@ def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
             with torch.no_grad():
                 case.attributor.model(input_ids=case.ids, use_cache=False, logits_to_keep=1)
 
-        plain = seconds(forward)
+        plain = processor_seconds(forward, REPEATS)
         yield {"id": case.id, "n_tokens": case.length, "method": "a forward pass", "forwards": 1.0, "peak": peak_bytes(forward)}
         done: dict[int, Row] = {}
         for method in METHODS.values():
@@ -68,7 +56,7 @@ def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
                 def compute(case: Case = case, compute: Callable[[Case], object] = method.compute) -> None:
                     compute(case)
 
-                done[key] = {"forwards": seconds(compute) / plain, "peak": peak_bytes(compute)}
+                done[key] = {"forwards": processor_seconds(compute, REPEATS) / plain, "peak": peak_bytes(compute)}
             yield {"id": case.id, "n_tokens": case.length, "method": method.name, **done[key]}
 
 

@@ -134,35 +134,29 @@ def _change(a: float, b: float, least: float) -> str:
     return {(False, True): "gained", (True, False): "lost", (True, True): "kept", (False, False): "unused"}[a >= least, b >= least]
 
 
-def _heads(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
+def _means(g: Oracle, p: Params, pairs: Iterable[Pair], label: str, names: tuple[str, ...], amount: str, source: str) -> Iterator[Row]:
+    """Yield the mean `share` and `amount` on both sides of what an output has of a label, told apart by `names`; it starts at `source`."""
     listed = list(pairs)
-    sums: dict[tuple[int, int], dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    sums: dict[tuple[Any, ...], dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for one, _, other, _, _ in listed:
         for side, output in (("a", one), ("b", other)):
-            for head, _ in g.entering(output, "OF", "HeadSummary"):
-                if p["sink"] not in (None, g.is_sink(output, head["top_source_pos"])):
+            for found, _ in g.entering(output, "OF", label):
+                if p["sink"] not in (None, g.is_sink(output, found[source])):
                     continue
-                for name in ("share", "relevance"):
-                    sums[head["layer"], head["head"]][f"{name}_{side}"] += head[name] / len(listed)
-    for (layer, head_number), values in sums.items():
-        row: Row = {name: values[name] for name in ("share_a", "share_b", "relevance_a", "relevance_b")}
-        row |= {"layer": layer, "head": head_number, "difference": row["share_b"] - row["share_a"], "pairs": len(listed)}
+                for name in ("share", amount):
+                    sums[tuple(found[part] for part in names)][f"{name}_{side}"] += found[name] / len(listed)
+    for key, values in sums.items():
+        row: Row = {name: values[name] for name in ("share_a", "share_b", f"{amount}_a", f"{amount}_b")}
+        row |= dict(zip(names, key, strict=True)) | {"difference": row["share_b"] - row["share_a"], "pairs": len(listed)}
         yield row | {"change": _change(row["share_a"], row["share_b"], p["min_share"])}
+
+
+def _heads(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
+    return _means(g, p, pairs, "HeadSummary", ("layer", "head"), "relevance", "top_source_pos")
 
 
 def _motifs(g: Oracle, p: Params, pairs: Iterable[Pair]) -> Iterator[Row]:
-    listed = list(pairs)
-    sums: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for one, _, other, _, _ in listed:
-        for side, output in (("a", one), ("b", other)):
-            for path, _ in g.entering(output, "OF", "Path"):
-                if p["sink"] in (None, g.is_sink(output, path["source_pos"])):
-                    for name in ("share", "weight"):
-                        sums[path["motif"]][f"{name}_{side}"] += path[name] / len(listed)
-    for motif, values in sums.items():
-        row: Row = {"motif": motif} | {name: values[name] for name in ("share_a", "share_b", "weight_a", "weight_b")}
-        row |= {"difference": row["share_b"] - row["share_a"], "pairs": len(listed)}
-        yield row | {"change": _change(row["share_a"], row["share_b"], p["min_share"])}
+    return _means(g, p, pairs, "Path", ("motif",), "weight", "source_pos")
 
 
 def _tokens(g: Oracle, p: Params, pairs: Iterable[Pair], join: str) -> Iterator[Row]:

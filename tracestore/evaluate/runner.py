@@ -97,7 +97,7 @@ def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
 def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
     """Measure every method on one case. Methods that share a computation share its cost: it is run once, and each is charged all of it."""
     removing = Removing(case) if settings.faithful else None
-    forward = _seconds(lambda: _plain_forward(case))
+    forward = processor_seconds(lambda: _plain_forward(case))
     computed: dict[int, tuple[Found, float]] = {}
     rows = []
     for method in methods:
@@ -128,8 +128,9 @@ def _plain_forward(case: Case) -> None:
         case.attributor.model(input_ids=case.ids, use_cache=False)
 
 
-def _seconds(run: Callable[[], object], repeats: int = 3) -> float:
-    run()  # warm
+def processor_seconds(run: Callable[[], object], repeats: int = 3) -> float:
+    """Give the least processor time of some runs, after one to warm up."""
+    run()
     taken = []
     for _ in range(repeats):
         started = time.process_time()

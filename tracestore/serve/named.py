@@ -32,6 +32,8 @@ def query_parameters(request: Request, *, beside: Collection[str] = ()) -> dict[
 
 def only_declared(request: Request) -> None:
     """Refuse parameters that the route's description does not have: a misspelt limit would be no limit. Raises QueryError."""
+    if not request.query_params:
+        return  # the description takes a while to make, once, and a first visit need not wait for it
     operation = request.app.openapi()["paths"][request.scope["route"].path][request.method.lower()]
     names = {parameter["name"] for parameter in operation.get("parameters", ()) if parameter["in"] == "query"}
     if not names.issuperset(request.query_params):

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from tracestore.api import open_archive
 from tracestore.cli import _options as options
 from tracestore.cli._errors import say
 from tracestore.cli._output import write_json
@@ -16,6 +17,7 @@ from tracestore.errors import BadInputError
 
 
 def serve(
+    context: typer.Context,
     store: options.Store,
     host: Annotated[str, typer.Option("--host", help="Address to listen on; other machines need the token.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port; 0 takes a free one.")] = 8321,
@@ -41,7 +43,8 @@ def serve(
 ) -> None:
     """Serve the page and the HTTP interface over a store, read-only, until Ctrl-C. A load may go on meanwhile.
 
-    With `--archive` traces can be exported over HTTP too.
+    With `--archive` traces can be exported over HTTP too. An archive that `TRACESTORE_ARCHIVE` names and that is not there is left out,
+    with a warning.
     """
     missing = [name for name in ("fastapi", "uvicorn", "prometheus_client") if find_spec(name) is None]
     if missing:
@@ -55,7 +58,7 @@ def serve(
         port=port,
         token=None if token_file is None else read_token(token_file),
         allow_cypher=allow_cypher,
-        archive=archive,
+        archive=_without_a_missing_one(context, archive),
         timeout_s=timeout,
         max_rows=max_rows,
         export_timeout_s=export_timeout,
@@ -75,3 +78,20 @@ def serve(
         run(settings, started, access_log=access_log)
     except KeyboardInterrupt:  # how a server is stopped
         say("stopped")
+
+
+def _without_a_missing_one(context: typer.Context, archive: str | None) -> str | None:
+    """Give the archive to export from: what was asked for by option has to be there, what the environment names may be missing.
+
+    The variable is set for other commands as well, `tracestore trace` among them, which makes the folder. An archive that is there and
+    damaged is an error all the same.
+    """
+    source = context.get_parameter_source("archive")
+    if archive is None or source is None or source.name != "ENVIRONMENT":
+        return archive
+    try:
+        open_archive(archive)
+    except BadInputError as error:
+        say(f"warning: TRACESTORE_ARCHIVE: {error}. Serving without it: nothing can be exported")
+        return None
+    return archive

@@ -69,6 +69,31 @@ def test_what_cannot_be_served_is_refused_before_it_starts(store_path: Path, tmp
     assert "--port" in taken.err
 
 
+def test_an_archive_that_the_environment_names_may_be_missing(
+    store_path: Path, archive_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = tmp_path / "nowhere"
+    asked_for = run("serve", "--store", store_path, "--archive", missing, "--port", 0)
+    assert (asked_for.code, asked_for.out) == (3, "")
+    assert asked_for.err.startswith(f"error: there is no archive at {missing}")
+
+    monkeypatch.setenv("TRACESTORE_ARCHIVE", str(missing))
+    with serving("--store", store_path) as served:
+        assert got(served, "/api/traces")["rows"]
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            got(served, "/api/export/graphml")
+        assert refused.value.code == 403
+        refused.value.close()
+        assert served.process.stderr is not None
+        warning = served.process.stderr.readline()
+    assert warning.startswith(f"warning: TRACESTORE_ARCHIVE: there is no archive at {missing}")
+    assert "nothing can be exported" in warning
+
+    monkeypatch.setenv("TRACESTORE_ARCHIVE", str(archive_path))
+    with serving("--store", store_path) as served, urllib.request.urlopen(served.url + "/api/export/graphml", timeout=30) as answer:
+        assert answer.status == 200
+
+
 def test_a_token_is_asked_for(store_path: Path, tmp_path: Path) -> None:
     token = tmp_path / "token"
     token.write_text("0123456789abcdef")

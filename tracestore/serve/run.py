@@ -30,18 +30,18 @@ class _NoTraces(logging.Formatter):
 def serve(settings: ServeSettings, on_start: Callable[[str], None], *, access_log: bool = False) -> None:
     """Open the store, bind, tell the address, answer until Ctrl-C or SIGTERM.
 
-    Raises StoreError and its kinds when the store cannot be opened, BadInputError when the address cannot be bound.
+    Raises StoreError and its kinds when the store cannot be opened, BadInputError when the address cannot be bound or there is no archive
+    where the settings say, ArchiveError when that cannot be used.
     """
     graph = open_store(settings.store, read_only=True)
     try:
+        app = create_app(graph, settings)
         listening = _bind(settings.host, settings.port)
     except BaseException:
         graph.close()
         raise
     _set_up_log(access_log=access_log)
-    config = uvicorn.Config(
-        create_app(graph, settings), log_config=None, access_log=False, server_header=False, lifespan="on", timeout_graceful_shutdown=10
-    )
+    config = uvicorn.Config(app, log_config=None, access_log=False, server_header=False, lifespan="on", timeout_graceful_shutdown=10)
     on_start(_address(listening))
     with listening:
         uvicorn.Server(config).run(sockets=[listening])

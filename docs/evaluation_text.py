@@ -70,11 +70,12 @@ TRIED = """## Rules and columns that were tried
 
 The rules of "Choosing the rule" run in the same machinery. A rule is better only where its paired interval says so.
 
-On the 34 prompts of the tuning set about a hundred columns were compared: eight rules (`frozen`, `secant`, `ratio`, `attnlrp`, and `linear`
-with 1/4, 1/2, 3/4 and all of the difference given to the scores), and for each of them `direct`; both channels of an edge added up first
-(`edge`); positive parts alone; heads of a layer added up first; root of the sum of squares; `direct` with three tenths of `total`; `direct`
-with half or all of the signed score (`mixed`). Means lay between 9.6 and 10.7 logits (knockout of columns), leave-one-out at 10.66: no
-column was significantly above it by that perturbation; for `secant` positive parts changed nothing and sums over heads lost. The best of
-three kinds were then run on the first TRIED_PROMPTS report prompts (the run was stopped there), and on chase and circuits. By columns none
-is above leave-one-out or `frozen.direct`; `frozen.mixed` and `linear_h25.edge` are above `secant.direct`, `secant.edge` is not.
+On the 34 prompts that the tuning set then held, about a hundred columns were compared: eight rules (`frozen`, `secant`, `ratio`, `attnlrp`,
+and `linear` with 1/4, 1/2, 3/4 and all of the difference given to the scores), and for each of them `direct`; both channels of an edge
+added up first (`edge`); positive parts alone; heads of a layer added up first; root of the sum of squares; `direct` with three tenths of
+`total`; `direct` with half or all of the signed score (`mixed`). Means lay between 9.6 and 10.7 logits (knockout of columns), leave-one-out
+at 10.66: no column was significantly above it by that perturbation; for `secant` positive parts changed nothing and sums over heads lost.
+The best of three kinds were then run on the first TRIED_PROMPTS report prompts (the run was stopped there), and on chase and circuits. By
+columns none is above leave-one-out or `frozen.direct`; `frozen.mixed` and `linear_h25.edge` are above `secant.direct`, `secant.edge` is
+not.
 """

@@ -70,6 +70,13 @@ SUITES: Final[dict[str, Suite]] = {
             True,
             items=partial(_packaged, "prompts"),
         ),
+        Suite(
+            "held_out",
+            "the tasks of `prompts` in new words, and five task families that no rule was developed on: written after the rules had been "
+            "compared",
+            True,
+            items=partial(_packaged, "held_out"),
+        ),
         Suite("reasoning", "mathematics and logic from reasoning-gym, premises as evidence", True, items=partial(_packaged, "reasoning")),
         Suite(
             "commonsense",

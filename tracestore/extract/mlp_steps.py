@@ -111,8 +111,9 @@ class MlpSteps:
                     if weight_and_bias(module) is not None or bias_of(module, attributor.norms) is not None:
                         self._stack.callback(module.register_forward_hook(self._note).remove)
 
-    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        self._calls.append(_Call(module, args[0], output))
+    def _note(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+        if isinstance(output, Tensor):  # some routers are linear layers that give scores and logits, both held fixed
+            self._calls.append(_Call(module, args[0], output))
 
     def step(self, layer: int, positions: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
         """Go through a layer's MLP at `positions` [n] with gradients `g` [n, d] at the residual stream after it.

@@ -237,6 +237,8 @@ class _Layer:
             if columns is None:
                 continue
             first, last = int(columns[0]), int(columns[-1])
+            if found[0].shape[1] != before.shape[-1]:
+                raise self.refuse("values are not made of the normed residual stream")
             straight = last - first + 1 == len(columns) and bool((columns.diff() == 1).all())
             matrix = found[0][first : last + 1] if straight else found[0][columns.to(found[0].device)]
             read = before.detach() if norm is None else norm.linear(before.detach(), norm.scale(before.detach()))

@@ -19,6 +19,7 @@ from tracestore.errors import ConservationError, UnsupportedModelError
 from tracestore.extract import paths as search
 from tracestore.extract.attribute import Attributor, ForwardPass
 from tracestore.extract.attribution import OutputAttribution, SpanSpec, TargetSpec
+from tracestore.extract.sweep.build import build
 from tracestore.model import Method, PruningOptions
 
 EVERYTHING = 1 << 40
@@ -163,6 +164,15 @@ def test_a_mixture_of_experts_and_constants_of_the_residual_stream(monkeypatch: 
         assert found.paths.total == pytest.approx(found.explained, abs=1e-12)
 
 
+def test_a_router_that_gives_both_scores_and_logits_does_not_hinder_paths() -> None:
+    built = build("llama4_text")
+    found = Attributor(built.model).run(built.input_ids, tap=True).attribute(TargetSpec(-1), paths=10).paths
+    assert found is not None
+    assert len(found.paths) == 10
+    assert any(".mlp" in hop for path in found.paths for hop in path.hops)
+    assert found.split_error < 1e-6  # transformers computes norms in float32
+
+
 def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(search, "EXPANSIONS_PER_PATH", 3)
     sizes = {"vocab_size": 97, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -173,6 +183,9 @@ def test_what_is_refused_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert np.abs(composed.weight.sum(0) - composed.relevance).max() < 1e-10
     with pytest.raises(UnsupportedModelError, match="no paths: the MLP is no module of its own in layer 0"):
         opt.run(tokens(9), tap=True).attribute(TargetSpec(-1), paths=5)
+    latent = Attributor(build("deepseek_v3").model)
+    with pytest.raises(UnsupportedModelError, match="no compositions and paths: values are not made of the normed residual stream"):
+        latent.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True)
     falcon = Attributor(randomised(transformers.FalconConfig(**sizes)))
     with pytest.raises(UnsupportedModelError, match="no compositions and paths: values are no slice of one linear layer's output"):
         falcon.run(tokens(9), tap=True).attribute(TargetSpec(-1), compose=True)

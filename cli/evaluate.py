@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -12,9 +13,6 @@ from tracestore.cli import _tracing as tracing
 from tracestore.cli._errors import say
 from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
-
-if TYPE_CHECKING:
-    from tracestore.extract.loading import LoadedModel
 
 QUICK_METHODS = (
     "secant.direct",
@@ -43,6 +41,7 @@ def evaluate(
         int | None, typer.Option("--limit", min=1, help="Items (sequences, questions) of a suite at most.", show_default=False)
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A few methods, a few items of every suite.")] = False,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that share the items; each loads the model, with one thread.")] = 1,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
     as_json: options.Json = False,
@@ -54,20 +53,14 @@ def evaluate(
         raise typer.BadParameter("use report, tuning or all", param_hint="'--split'")
     tracing.prepare_libraries()
     names = methods.split(",") if methods else list(QUICK_METHODS) if quick else None
-    loaded: list[LoadedModel] = []
-
-    def load() -> LoadedModel:
-        if not loaded:
-            loaded.append(tracing.load(model or api.DEMO_MODEL, device, dtype))
-        return loaded[0]
-
     with progress("evaluating", "cases") as bar:
         found = api.evaluate(
             suite or None,
             output,
             methods=names,
             model=model or api.DEMO_MODEL,
-            load=load,
+            load=partial(tracing.load, model or api.DEMO_MODEL, device, dtype),
+            jobs=jobs,
             split=None if split == "all" else split,
             limit=limit if limit is not None else 6 if quick else None,
             progress=bar.advance,

@@ -1,6 +1,8 @@
-"""Measure everything that `docs/evaluation.md` says, and write it: `make eval` (about an hour of one CPU core; a stopped run goes on).
+"""Measure everything that `docs/evaluation.md` says, and write it: `make eval` (hours of a CPU core; a stopped run goes on).
 
-1. Suites: `tracestore eval` over the report sets, all methods.
+Prompts are shared among processes (--jobs), each with one thread.
+
+1. Suites: `tracestore eval` over the report sets, all methods (`long`: LONG_METHODS).
 2. Single edges against interventions; sanity; both appended case by case as well.
 3. Components, from traces of report prompts in a graph store, by Cypher.
 4. The page and its pictures.
@@ -10,12 +12,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -25,17 +29,28 @@ from docs.evaluation_sections import Measured, page
 from tracestore import api
 from tracestore.evaluate import evaluation, sanity
 from tracestore.evaluate.annotated import Annotated
-from tracestore.evaluate.case import Case
 from tracestore.evaluate.measures.edges import Channel, edge_rows
 from tracestore.evaluate.methods import METHODS, SHARES, TRIED, find_methods
-from tracestore.evaluate.runner import Row
+from tracestore.evaluate.runner import Identified, Row, RunSettings, run_items
 from tracestore.evaluate.suites.questions import language_cases
 from tracestore.evaluate.suites.registry import SUITES
+from tracestore.evaluate.workers import Workers
 from tracestore.extract.loading import LoadedModel
 from tracestore.model import Method
 
 DOCS = Path(__file__).parent
-LIMITS_BY_SUITE = {"chase": 40, "circuits": 40, "prompts": None, "reasoning": 12, "commonsense": 24}
+SCORER = METHODS[evaluation.OURS].run
+KNOWN = ("chase", "circuits")
+LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
+"""Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
+
+LONG_METHODS = (
+    *("secant.direct", "secant.total", "frozen.direct", "frozen.total", "secant_h25.direct"),
+    *("random", "recency", "raw_attention", "rollout", "attention_norm", "direct_logit", "alti", "ifr"),
+    *("saliency", "gradient_x_input", "ablation_regression", "leave_one_out"),
+)
+"""For long prompts: their passes do not grow in number with the prompt, but for leave_one_out, which is left out past a length."""
+
 STORED = 12
 EDGE_METHODS: tuple[tuple[Method | Literal["sensitivity"], Channel], ...] = (
     ("frozen", "VALUE"),
@@ -53,19 +68,13 @@ DUPLICATES = (
 )
 
 
-def kept(path: Path, name: str, make: Callable[[], Iterable[Row]], *, as_is: bool = False) -> list[Row]:
-    """Give rows from a file of this run, or make them and keep them there one by one; `as_is`: only what is there."""
-    file = path / f"{name}.done.jsonl"
-    if not file.exists() and as_is:
-        file = path / f"{name}.part.jsonl"
-        if not file.exists():
+def kept(file: Path, make: Callable[[], Iterable[Row]], *, as_is: bool = False) -> list[Row]:
+    """Give rows from a file of this run, or make them and keep them there when they are complete; `as_is`: only what is there."""
+    if not file.exists():
+        if as_is:
             return []
-    elif not file.exists():
-        partial_file = path / f"{name}.part.jsonl"
-        with partial_file.open("w", encoding="utf-8") as out:
-            for row in make():
-                out.write(json.dumps(row) + "\n")
-                out.flush()
+        partial_file = file.with_suffix(".part")
+        partial_file.write_text("".join(json.dumps(row) + "\n" for row in make()), encoding="utf-8")
         partial_file.rename(file)
     return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
 
@@ -82,20 +91,40 @@ def cost_items() -> list[Annotated]:
     return [item for item in report_prompts(8) if item.task in ("negation", "planted")][:2]
 
 
-def sanity_rows(load: Callable[[], LoadedModel]) -> Iterator[Row]:
-    """Run every sanity check."""
-    scorer = METHODS[evaluation.OURS].run
-    loaded = load()
-    for case in language_cases(loaded, report_prompts(4)):
-        yield from sanity.randomised_weights(case, scorer)
-    for annotated in report_prompts(24):
-        row = sanity.padded(loaded, annotated, scorer)
-        if row is not None:
-            yield row
-    for fact, question in DUPLICATES:
-        yield sanity.duplicated(loaded, fact, question, scorer)
-    for case in language_cases(loaded, report_prompts(32)):
-        yield sanity.reference_agreement(case)
+def edges(loaded: LoadedModel, item: Annotated) -> list[Row]:
+    """Compare single edges of a prompt with interventions."""
+    (case,) = language_cases(loaded, [item])
+    return edge_rows(case, EDGE_METHODS)
+
+
+class Duplicate(NamedTuple):
+    """A fact that is said once and twice before a question."""
+
+    id: str
+    question: str
+
+
+def weights(loaded: LoadedModel, item: Annotated) -> list[Row]:
+    """Randomise layers."""
+    (case,) = language_cases(loaded, [item])
+    return sanity.randomised_weights(case, SCORER)
+
+
+def padding(loaded: LoadedModel, item: Annotated) -> list[Row]:
+    """Put an irrelevant sentence in front."""
+    row = sanity.padded(loaded, item, SCORER)
+    return [] if row is None else [row]
+
+
+def duplicate(loaded: LoadedModel, said: Duplicate) -> list[Row]:
+    """Say a fact twice."""
+    return [sanity.duplicated(loaded, said.id, said.question, SCORER)]
+
+
+def references(loaded: LoadedModel, item: Annotated) -> list[Row]:
+    """Compare the two leave-one-out orders."""
+    (case,) = language_cases(loaded, [item])
+    return [sanity.reference_agreement(case)]
 
 
 def main() -> None:
@@ -105,56 +134,63 @@ def main() -> None:
     parser.add_argument("--model", default=api.DEMO_MODEL)
     parser.add_argument("--edges", type=int, default=16)
     parser.add_argument("--components", type=int, default=40)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--as-is", action="store_true", help="measure nothing, write the page from what is there")
     options = parser.parse_args()
+    options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # processor time is what methods are charged
-    loaded: list[LoadedModel] = []
-
-    def load() -> LoadedModel:
-        if not loaded:
-            loaded.append(api.load_model(options.model))
-        return loaded[0]
-
-    def cases(count: int) -> Iterator[Case]:
-        return language_cases(load(), report_prompts(count))
-
-    def suite(name: str, methods: tuple[str, ...] = ()) -> None:
-        say(f"suite {name} {' '.join(methods)}")
-        folder, limit = (
-            options.output / {TRIED: "tried", SHARES: "shares"}.get(methods, "") / name,
-            0 if options.as_is else LIMITS_BY_SUITE[name],
-        )
-        chosen = find_methods(list(methods) or None)
-        found = evaluation.run([SUITES[name]], chosen, folder, model=options.model, load=load, limit=limit)
-        if methods:
-            target = measured.tried if methods == TRIED else measured.shares
-            target |= found.suites
-            return
-        measured.suites |= found.suites
-        measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
-
-    def part(name: str, make: Callable[[], Iterable[Row]]) -> list[Row]:
-        say(name)
-        return kept(options.output, name, make, as_is=options.as_is)
-
-    measured = Measured()
-    for name in ("chase", "circuits"):
-        suite(name)
-    measured.edges = part("edges", lambda: (row for case in cases(options.edges) for row in edge_rows(case, EDGE_METHODS)))
-    measured.sanity = part("sanity", lambda: sanity_rows(load))
-    measured.components = part("components", lambda: component_rows(load, report_prompts(options.components)))
-    measured.stored = part("stored", lambda: stored_rows(load, report_prompts(STORED)))
-    for name in ("prompts", "commonsense", "reasoning"):
-        suite(name)
-    for name in ("chase", "circuits", "prompts"):
-        suite(name, TRIED)
-    suite("circuits", SHARES)
-    measured.cost = part("cost", lambda: cost_rows(language_cases(load(), cost_items())))
+    with Workers(partial(api.load_model, options.model), options.jobs) as workers:
+        measured = measure(workers, options)
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)
     for source in [*options.output.glob("*/*.png"), *options.output.glob("commonsense/*.html")]:
         shutil.copy(source, pictures / source.name)
     (DOCS / "evaluation.md").write_text(page(measured), encoding="utf-8")
+
+
+def measure(workers: Workers, options: argparse.Namespace) -> Measured:
+    """Measure all parts that are not there yet."""
+    measured = Measured()
+
+    def suite(name: str, folder: Path, methods: Sequence[str] | None = None) -> evaluation.Evaluation:
+        say(f"suite {name} {folder}")
+        limit = 0 if options.as_is else 40 if name in KNOWN else None
+        chosen = find_methods(None if methods is None else list(methods))
+        return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit)
+
+    def whole_suite(name: str) -> None:
+        folder = options.output / name
+        measured.suites |= suite(name, folder, LONG_METHODS if name == "long" else None).suites
+        measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
+
+    def part(name: str, items: Sequence[Identified], make: Callable[[LoadedModel, Any], list[Row]]) -> list[Row]:
+        say(name)
+        settings = RunSettings(name, options.model, (), False)
+        return run_items(items, make, settings, options.output / f"{name}.jsonl", workers, limit=0 if options.as_is else None)
+
+    def at_once(name: str, make: Callable[[], Iterable[Row]]) -> list[Row]:
+        say(name)
+        return kept(options.output / f"{name}.done.jsonl", make, as_is=options.as_is)
+
+    for name in KNOWN:
+        whole_suite(name)
+    measured.edges = part("edges", report_prompts(options.edges), edges)
+    measured.sanity = [
+        *part("sanity-weights", report_prompts(4), weights),
+        *part("sanity-padding", report_prompts(24), padding),
+        *part("sanity-duplicate", [Duplicate(*said) for said in DUPLICATES], duplicate),
+        *part("sanity-references", report_prompts(32), references),
+    ]
+    measured.components = at_once("components", lambda: component_rows(workers.load, report_prompts(options.components)))
+    measured.stored = at_once("stored", lambda: stored_rows(workers.load, report_prompts(STORED)))
+    for name in LANGUAGE:
+        if name in SUITES:
+            whole_suite(name)
+    for name in (*KNOWN, "prompts"):
+        measured.tried |= suite(name, options.output / "tried" / name, TRIED).suites
+    measured.shares |= suite("circuits", options.output / "shares" / "circuits", SHARES).suites
+    measured.cost = at_once("cost", lambda: cost_rows(language_cases(workers.load(), cost_items())))
+    return measured
 
 
 def say(text: str) -> None:

@@ -51,11 +51,9 @@ def page(measured: Measured) -> str:
 
 
 def head(suites: dict[str, list[Row]]) -> str:
-    """Write the head, with how many items were measured."""
-    text = HEAD
-    for name in ("commonsense", "reasoning"):
-        text = text.replace(name.upper(), str(len({row["id"] for row in suites.get(name, [])})))
-    return text
+    """Write the head, with how many items of each suite of prompts were measured."""
+    counts = [f"{len({row['id'] for row in rows})} of `{name}`" for name, rows in suites.items() if rows and SUITES[name].items is not None]
+    return HEAD.replace("LANGUAGE_COUNTS", ", ".join(counts))
 
 
 def cost_section(cost: list[Row], stored: list[Row]) -> str:

@@ -14,9 +14,8 @@ no claim about *reasoning* rests on it; wrong answers are explained as they were
   lower is better), logits. Two perturbations: no later position may read the token; its embedding is the vocabulary's mean. They agree with
   each other only in part (see Sanity), so neither is called the truth.
 - Items are split by task and by prompt into *tuning* and *report*; all tables are on report items. Reported here: 40 sequences of the chase
-  (200 predictions), 40 questions of each circuit, all 130 report prompts, the first COMMONSENSE commonsense items and the first REASONING
-  reasoning items (mixed over their tasks; too few for a statement, the run was stopped there). Tasks never tuned on: induction,
-  negation, planted evidence, retrieval, syllogism, chain sums, haystacks, eight of ten commonsense categories.
+  (200 predictions), 40 questions of each circuit, and all report items of the suites of prompts (LANGUAGE_COUNTS). Tasks never tuned
+  on: induction, negation, planted evidence, retrieval, syllogism, chain sums, haystacks, eight of ten commonsense categories.
 - `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median); columns of one computation are each
   charged all of it. The machine had other work and the multiplications' AVX-512 kernels were used; Overhead was measured apart.
 
@@ -32,7 +31,6 @@ LIMITS = """## Limits
 - The proximity baselines (`alti`, `ifr`) measure L1 distances in the residual stream; in the compiled circuits that stream holds large
   constants (they make LayerNorm harmless), which is unfair to them there.
 - Prompts are short (4 to about 100 tokens). Nothing here was measured on long contexts.
-- Commonsense and reasoning items: the first of each kind only; the suites hold more, and a whole run takes longer than was given to it.
 """
 
 PICTURE = """![AOPC of the methods, report prompts](evaluation/prompts-comprehensiveness_column.png)
@@ -75,7 +73,7 @@ and `linear` with 1/4, 1/2, 3/4 and all of the difference given to the scores), 
 added up first (`edge`); positive parts alone; heads of a layer added up first; root of the sum of squares; `direct` with three tenths of
 `total`; `direct` with half or all of the signed score (`mixed`). Means lay between 9.6 and 10.7 logits (knockout of columns), leave-one-out
 at 10.66: no column was significantly above it by that perturbation; for `secant` positive parts changed nothing and sums over heads lost.
-The best of three kinds were then run on the first TRIED_PROMPTS report prompts (the run was stopped there), and on chase and circuits. By
+The best of three kinds were then run on TRIED_PROMPTS report prompts, and on chase and circuits. By
 columns none is above leave-one-out or `frozen.direct`; `frozen.mixed` and `linear_h25.edge` are above `secant.direct`, `secant.edge` is
 not.
 """

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import IO, TYPE_CHECKING, Any, Final, Self
@@ -125,21 +126,24 @@ def evaluate(
     load: Callable[[], LoadedModel] | None = None,
     split: str | None = "report",
     limit: int | None = None,
+    jobs: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Evaluate traces and baselines on suites (None: all) into the folder `output`; a run that was stopped goes on there.
 
-    `load` gives the language model where it is loaded already. Raises BadInputError for unknown suites and methods.
+    `load` gives the language model where it is not to be loaded by name; with several `jobs` (processes, each with a model and one thread)
+    it must be something that can be pickled. Raises BadInputError for unknown suites and methods, ResourceError when a process ends.
     """
     _need_extract()
     from tracestore.evaluate.evaluation import run
     from tracestore.evaluate.methods import find_methods
     from tracestore.evaluate.suites.registry import SUITES, find_suite
+    from tracestore.evaluate.workers import Workers
 
     chosen = [find_suite(name) for name in suites or SUITES]
-    loader = load or (lambda: load_model(model))
     found = find_methods(None if methods is None else list(methods))
-    return run(chosen, found, Path(output), model=model, load=loader, split=split, limit=limit, progress=progress)
+    with Workers(load or partial(load_model, model), jobs) as workers:
+        return run(chosen, found, Path(output), model=model, workers=workers, split=split, limit=limit, progress=progress)
 
 
 def open_archive(path: str | Path, *, create: bool = False) -> Archive:

@@ -11,17 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.figures import bars, side_by_side, step_picture
-from tracestore.evaluate.human import StepGraph, agreement, step_graph, summary
+from tracestore.evaluate.human import agreement, step_graph, summary
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.methods import Method
 from tracestore.evaluate.report import interval, methods_of, suite_report
-from tracestore.evaluate.runner import Row, RunSettings, append_rows, read_rows, run_suite
-from tracestore.evaluate.suites.registry import Suite, suite_cases
+from tracestore.evaluate.runner import Row, RunSettings, evaluate_item, run_items, run_suite
+from tracestore.evaluate.suites.registry import Suite, suite_items
+from tracestore.evaluate.workers import Workers
 from tracestore.extract.loading import LoadedModel
 
 OURS: Final = "secant.direct"
@@ -49,52 +51,44 @@ def run(
     folder: Path,
     *,
     model: str,
-    load: Callable[[], LoadedModel],
+    workers: Workers,
     split: str | None = "report",
     limit: int | None = None,
     progress: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate suites and write everything into `folder`. `split` None takes tuning items as well."""
+    """Evaluate suites and write everything into `folder`. `split` None takes tuning items as well.
+
+    Items go to the `workers`; suites with a model of their own are quick and stay in this process.
+    """
     found = Evaluation(folder)
     names = tuple(method.name for method in methods)
     reports = []
     for suite in suites:
         settings = RunSettings(suite.name, "" if suite.items is None else model, names, suite.faithful, split)
-        path = folder / f"{suite.name}.jsonl"
-        known = {row["id"] for row in read_rows(path, settings)}
-        cases = suite_cases(suite, load, split=split, limit=limit, known=known)
-        rows = run_suite(cases, methods, settings, path, progress=progress)
+        path, items = folder / f"{suite.name}.jsonl", suite_items(suite, split)
+        if suite.cases is not None:
+            rows = run_suite(suite.cases(limit), methods, settings, path, progress=progress)
+        else:
+            rows = run_items(items, partial(evaluate_item, settings=settings), settings, path, workers, limit=limit, progress=progress)
         found.suites[suite.name] = rows
         if rows:
             ours = OURS if OURS in names else names[0]
             reports.append(suite_report(suite.name, suite.about, rows, ours))
             _draw_suite(suite.name, rows, folder)
-        if suite.proofs and suite.items is not None:
-            chosen = [item for item in suite.items() if item.proof and split in (None, item.split)]
-            found.steps = _compare_steps(load, chosen[:limit], replace(settings, methods=(STEPS_BY,)), folder)
+        if suite.proofs:
+            chains = [item for item in items if item.proof]
+            settings = replace(settings, methods=(STEPS_BY,))
+            path = folder / f"{suite.name}-steps.jsonl"
+            found.steps = run_items(chains, compare_steps, settings, path, workers, limit=limit)
+            _draw_steps(chains[:limit][:PICTURES], workers, folder)
             reports.append(steps_report(found.steps, len({row["id"] for row in found.steps})))
     _write(found, reports)
     return found
 
 
-def _compare_steps(load: Callable[[], LoadedModel], items: Sequence[Annotated], settings: RunSettings, folder: Path) -> list[Row]:
-    """Compare step graphs with proofs, keeping each; the first ones are drawn once."""
-    path = folder / f"{settings.suite}-steps.jsonl"
-    known = {row["id"] for row in read_rows(path, settings)}
-    drawn: list[StepGraph] = []
-    page = folder / "beside-human-reasoning.html"
-    for number, item in enumerate(items):
-        wanted = number < PICTURES and not page.exists()
-        if item.id in known and not wanted:
-            continue
-        graph = step_graph(load(), item, STEPS_BY)
-        if item.id not in known:
-            append_rows(path, settings, agreement(graph))
-        if wanted:
-            drawn.append(graph)
-            if len(drawn) == min(PICTURES, len(items)):
-                _draw_steps(drawn, folder)
-    return list(read_rows(path, settings))
+def compare_steps(loaded: LoadedModel, item: Annotated) -> list[Row]:
+    """Compare the step graph of a chain with its proof."""
+    return agreement(step_graph(loaded, item, STEPS_BY))
 
 
 def steps_report(rows: Sequence[Row], count: int) -> str:
@@ -116,10 +110,15 @@ def _draw_suite(name: str, rows: Sequence[Row], folder: Path) -> None:
             bars([(m, interval(rows, m, measure)) for m in methods_of(rows)], f"suite {name}", label, folder / f"{name}-{measure}.png")
 
 
-def _draw_steps(graphs: Sequence[StepGraph], folder: Path) -> None:
-    if graphs:
-        side_by_side(graphs, folder / "beside-human-reasoning.html")
-        step_picture(graphs[0], folder / "step-graph.png")
+def _draw_steps(items: Sequence[Annotated], workers: Workers, folder: Path) -> None:
+    """Draw the step graphs of some chains, once."""
+    page = folder / "beside-human-reasoning.html"
+    if not items or page.exists():
+        return
+    made = {item.id: graph for item, graph in workers.each(partial(step_graph, method=STEPS_BY), items)}
+    graphs = [made[item.id] for item in items]
+    step_picture(graphs[0], folder / "step-graph.png")
+    side_by_side(graphs, page)
 
 
 def _write(found: Evaluation, reports: Sequence[str]) -> None:

@@ -26,7 +26,8 @@ Found: TypeAlias = Mapping[str, Scores | float]
 class Method:
     """A way to rank tokens: a column of a computation, which other methods may share.
 
-    `passes`: what it costs by construction, T the number of tokens; what it did cost is measured.
+    `passes`: what it costs by construction, T the number of tokens; what it did cost is measured. `longest`: prompts of more tokens are
+    not asked, since the cost grows with the square of T.
     """
 
     name: str
@@ -35,6 +36,11 @@ class Method:
     passes: str
     compute: Callable[[Case], Found]
     column: str
+    longest: int | None = None
+
+    def suits(self, case: Case) -> bool:
+        """Tell whether the case is short enough."""
+        return self.longest is None or case.length <= self.longest
 
     def run(self, case: Case) -> Scores:
         """Give the scores of a case."""
@@ -68,6 +74,7 @@ _ABOUT: Final[Mapping[Column, str]] = {
     "mixed": "share of `direct` plus half the signed share of `score`",
 }
 _TINY: Final = 1e-30
+_LONGEST: Final = 300  # tokens, for a method with a forward pass for every token
 
 
 def _columns(name: str, ours: bool, about: str | None, compute: Callable[[Case], Found], columns: tuple[Column, ...]) -> list[Method]:
@@ -101,8 +108,8 @@ def _variants() -> list[Method]:
     return [*found, *_columns("sensitivity", False, "true gradient of each value and score", gradients.sensitivity, ("direct", "total"))]
 
 
-def _baseline(name: str, about: str, passes: str, run: Callable[[Case], Scores]) -> Method:
-    return Method(name, False, about, passes, lambda case: {"scores": run(case)}, "scores")
+def _baseline(name: str, about: str, passes: str, run: Callable[[Case], Scores], longest: int | None = None) -> Method:
+    return Method(name, False, about, passes, lambda case: {"scores": run(case)}, "scores", longest)
 
 
 _BASELINES: Final[tuple[Method, ...]] = (
@@ -119,8 +126,10 @@ _BASELINES: Final[tuple[Method, ...]] = (
     _baseline("gradient_x_input", "plain gradient times embedding", "2", gradients.gradient_x_input),
     _baseline("integrated_gradients", f"{gradients.STEPS} points from a zero embedding", "40", gradients.integrated_gradients),
     _baseline("ablation_regression", f"linear fit to {ablation.DRAWS} random removals", "32", ablation.ablation_regression),
-    _baseline("leave_one_out", "each token's column knocked out", "T", partial(ablation.leave_one_out, how="column")),
-    _baseline("leave_one_out_mean", "each token's embedding replaced by the mean", "T", partial(ablation.leave_one_out, how="mean")),
+    _baseline("leave_one_out", "each token's column knocked out", "T", partial(ablation.leave_one_out, how="column"), _LONGEST),
+    _baseline(
+        "leave_one_out_mean", "each token's embedding replaced by the mean", "T", partial(ablation.leave_one_out, how="mean"), _LONGEST
+    ),
 )
 
 _TRIED: Final[tuple[Method, ...]] = (

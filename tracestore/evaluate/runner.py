@@ -3,7 +3,8 @@
 1. Read what is there: a line counts when it is whole and was made with the same settings.
 2. For each case that is missing: every method once (processor time against a plain forward pass of the same prompt), its order measured
    against evidence and, where the suite asks for it, by removals that all methods share.
-3. Append the case's line and flush it to the disk.
+3. Append the case's line and flush it to the disk. Lines are in the order in which cases were finished, the rows that are given in the
+   order of the suite.
 """
 
 from __future__ import annotations
@@ -14,23 +15,43 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
 from tracestore.errors import BadInputError, ResourceError
+from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import SINK, Case, Scores
 from tracestore.evaluate.measures import ranking
-from tracestore.evaluate.measures.faithfulness import faithfulness
-from tracestore.evaluate.methods import Found, Method
+from tracestore.evaluate.measures.faithfulness import asked_sets, faithfulness
+from tracestore.evaluate.methods import Found, Method, find_methods
 from tracestore.evaluate.removing import PERTURBATIONS, Removing
+from tracestore.evaluate.suites.questions import language_cases
+from tracestore.evaluate.workers import Workers
+from tracestore.extract.loading import LoadedModel
 from tracestore.ids import content_hash
 
 Row = dict[str, Any]
 """What one method got on one case: flat, JSON values; NaN is null."""
 
-_VERSION: Final = 2  # raise when a measure changes, so that old lines are not mixed with new ones
+_VERSION: Final = 3  # raise when a measure changes, so that old lines are not mixed with new ones
+
+
+class Identified(Protocol):
+    """Anything with an id of its own within a file of results."""
+
+    @property
+    def id(self) -> str:
+        """The id."""
+        ...
+
+
+class Line(NamedTuple):
+    """The rows of one case or item."""
+
+    id: str
+    rows: Sequence[Row]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +74,49 @@ def run_suite(
     cases: Iterable[Case], methods: Sequence[Method], settings: RunSettings, path: Path, *, progress: Callable[[], None] | None = None
 ) -> list[Row]:
     """Evaluate every case that `path` (a .jsonl of rows) does not hold yet; give all rows. `progress` is called after each case."""
-    known = {row["id"] for row in read_rows(path, settings)}
+    known = {line.id for line in read_lines(path, settings)}
+    ids = []
     for case in cases:
+        ids.append(case.id)
         if case.id not in known:
-            append_rows(path, settings, evaluate_case(case, methods, settings))
+            append_line(path, settings, Line(case.id, evaluate_case(case, methods, settings)))
         if progress is not None:
             progress()
-    return list(read_rows(path, settings))
+    return read_rows(path, settings, ids)
 
 
-def append_rows(path: Path, settings: RunSettings, rows: Sequence[Row]) -> None:
+def run_items(
+    items: Sequence[Identified],
+    make: Callable[[LoadedModel, Any], Sequence[Row]],
+    settings: RunSettings,
+    path: Path,
+    workers: Workers,
+    *,
+    limit: int | None = None,
+    progress: Callable[[], None] | None = None,
+) -> list[Row]:
+    """Make the rows of the first `limit` items that `path` does not hold yet; give all rows that it holds. `progress`: after each item."""
+    known = {line.id for line in read_lines(path, settings)}
+    for item, rows in workers.each(make, [item for item in items[:limit] if item.id not in known]):
+        append_line(path, settings, Line(item.id, rows))
+        if progress is not None:
+            progress()
+    return read_rows(path, settings, [item.id for item in items])
+
+
+def evaluate_item(loaded: LoadedModel, item: Annotated, settings: RunSettings) -> list[Row]:
+    """Make a case of an item and evaluate it by the methods of `settings`."""
+    (case,) = language_cases(loaded, [item])
+    return evaluate_case(case, find_methods(list(settings.methods)), settings)
+
+
+def append_line(path: Path, settings: RunSettings, line: Line) -> None:
     """Put the rows of one case on the disk, as one line. Raises ResourceError when that fails."""
+    rows = [{key: _plain(value) for key, value in row.items()} for row in line.rows]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"settings": settings.key, "rows": rows}, allow_nan=False) + "\n")
+            file.write(json.dumps({"settings": settings.key, "id": line.id, "rows": rows}, allow_nan=False) + "\n")
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
@@ -76,8 +125,8 @@ def append_rows(path: Path, settings: RunSettings, rows: Sequence[Row]) -> None:
         ) from error
 
 
-def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
-    """Read the rows of a results file that were made with these settings. A line that a kill cut off is mended by being ignored."""
+def read_lines(path: Path, settings: RunSettings) -> Iterator[Line]:
+    """Read the lines of a results file that were made with these settings. A line that a kill cut off is mended by being ignored."""
     if not path.exists():
         return
     text = path.read_text(encoding="utf-8")
@@ -91,36 +140,42 @@ def read_rows(path: Path, settings: RunSettings) -> Iterator[Row]:
         except ValueError:
             raise BadInputError(f"{path} is not a results file of this command: give another --output") from None
         if entry.get("settings") == settings.key:
-            yield from entry["rows"]
+            yield Line(entry["id"], entry["rows"])
+
+
+def read_rows(path: Path, settings: RunSettings, order: Sequence[str] = ()) -> list[Row]:
+    """Read the rows of a results file, those of the cases named in `order` first and in that order."""
+    rank = {name: number for number, name in enumerate(order)}
+    lines = sorted(read_lines(path, settings), key=lambda line: rank.get(line.id, len(rank)))
+    return [row for line in lines for row in line.rows]
 
 
 def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
-    """Measure every method on one case. Methods that share a computation share its cost: it is run once, and each is charged all of it."""
-    removing = Removing(case) if settings.faithful else None
+    """Measure every method that suits a case. Methods that share a computation share its cost: it is run once, each charged all of it."""
     forward = processor_seconds(lambda: _plain_forward(case))
     computed: dict[int, tuple[Found, float]] = {}
-    rows = []
     for method in methods:
-        if id(method.compute) not in computed:
+        if method.suits(case) and id(method.compute) not in computed:
             started = time.process_time()
             computed[id(method.compute)] = (method.compute(case), time.process_time() - started)
-        found, seconds = computed[id(method.compute)]
-        scores = method.read(found)
-        rows.append(
-            {
-                "suite": settings.suite,
-                "id": case.id,
-                "task": case.task,
-                "method": method.name,
-                "correct": case.correct,
-                "n_tokens": case.length,
-                "forwards": seconds / forward,
-                **({"closure": found["closure"]} if "closure" in found else {}),
-                **_against_evidence(case, scores),
-                **({} if removing is None else _by_removal(removing, scores)),
-            }
-        )
-    return [{key: _plain(value) for key, value in row.items()} for row in rows]
+    asked = [(method, *computed[id(method.compute)]) for method in methods if method.suits(case)]
+    scores = [method.read(found) for method, found, _ in asked]
+    removals = _by_removal(case, [ranking.order(one) for one in scores]) if settings.faithful else [{} for _ in asked]
+    return [
+        {
+            "suite": settings.suite,
+            "id": case.id,
+            "task": case.task,
+            "method": method.name,
+            "correct": case.correct,
+            "n_tokens": case.length,
+            "forwards": seconds / forward,
+            **({"closure": found["closure"]} if "closure" in found else {}),
+            **_against_evidence(case, one),
+            **removed,
+        }
+        for (method, found, seconds), one, removed in zip(asked, scores, removals, strict=True)
+    ]
 
 
 def _plain_forward(case: Case) -> None:
@@ -162,13 +217,16 @@ def _against_evidence(case: Case, scores: Scores) -> Row:
     return found
 
 
-def _by_removal(removing: Removing, scores: Scores) -> Row:
-    found: Row = {}
-    ranked = ranking.order(scores)
+def _by_removal(case: Case, orders: Sequence[Sequence[int]]) -> list[Row]:
+    """Measure orders of positions by removals, those of all orders in common batches: a pass of few tokens is slow for its size."""
+    removing = Removing(case)
+    found: list[Row] = [{} for _ in orders]
     for how in PERTURBATIONS:
-        measured = faithfulness(removing, ranked, how)
-        if measured is not None:
-            found |= {f"{name}_{how}": value for name, value in asdict(measured).items()}
+        removing.measure(how, [chosen for ranked in orders for chosen in asked_sets(case, ranked)])
+        for row, ranked in zip(found, orders, strict=True):
+            measured = faithfulness(removing, ranked, how)
+            if measured is not None:
+                row |= {f"{name}_{how}": value for name, value in asdict(measured).items()}
     return found
 
 

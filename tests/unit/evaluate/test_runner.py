@@ -14,7 +14,7 @@ from tracestore.errors import BadInputError
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.measures.faithfulness import cuts_of
 from tracestore.evaluate.methods import METHODS, find_methods
-from tracestore.evaluate.runner import RunSettings, read_rows, run_suite
+from tracestore.evaluate.runner import RunSettings, evaluate_case, read_rows, run_suite
 from tracestore.evaluate.suites.known import circuit_cases
 from tracestore.evaluate.suites.registry import SUITES, find_suite
 
@@ -51,7 +51,7 @@ def test_rows_say_what_was_found_and_a_killed_run_goes_on(cases: list[Case], tmp
 def test_other_settings_are_other_rows(cases: list[Case], tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     run_suite(cases[:1], find_methods(["random"]), replace(SETTINGS, methods=("random",)), path)
-    assert list(read_rows(path, SETTINGS)) == []
+    assert read_rows(path, SETTINGS) == []
     assert json.loads(path.read_text())["rows"][0]["n_tokens"] == 9
 
 
@@ -70,6 +70,12 @@ def test_names_that_are_not_there_are_refused_with_what_is() -> None:
         find_suite("x")
     assert set(SUITES) == {"chase", "circuits", "prompts", "held_out", "reasoning", "commonsense"}
     assert len(METHODS) > 20
+
+
+def test_a_method_is_left_out_on_a_case_that_is_too_long_for_it(cases: list[Case]) -> None:
+    (method,) = find_methods(["leave_one_out"])
+    for longest, count in ((cases[0].length, 1), (cases[0].length - 1, 0)):
+        assert len(evaluate_case(cases[0], [replace(method, longest=longest)], SETTINGS)) == count
 
 
 def test_cuts_hold_the_first_three_and_the_whole() -> None:

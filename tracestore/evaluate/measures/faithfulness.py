@@ -17,6 +17,7 @@ from typing import Final
 
 import numpy as np
 
+from tracestore.evaluate.case import Case
 from tracestore.evaluate.removing import Perturbation, Removing
 
 CUTS: Final = 6
@@ -40,16 +41,21 @@ def cuts_of(count: int) -> list[int]:
     return sorted({1, 2, 3, *rest})
 
 
-def faithfulness(removing: Removing, ranked: Sequence[int], how: Perturbation) -> Faithfulness | None:
-    """Measure an order of positions; None when there is nothing to remove."""
-    places = set(removing.case.removable)
+def asked_sets(case: Case, ranked: Sequence[int]) -> list[Sequence[int]]:
+    """Give the sets of positions that an order is judged by, as they are removed: none, the first k at every cut, all but the first k."""
+    places = set(case.removable)
     ranked = [place for place in ranked if place in places]
     cuts = cuts_of(len(ranked))
+    return [(), *(ranked[:k] for k in cuts), *(ranked[k:] for k in cuts)]
+
+
+def faithfulness(removing: Removing, ranked: Sequence[int], how: Perturbation) -> Faithfulness | None:
+    """Measure an order of positions; None when there is nothing to remove."""
+    cuts = cuts_of(len(removing.case.removable))
     if not cuts:
         return None
-    (whole,) = removing.measure(how, [()])
-    removed = removing.measure(how, [ranked[:k] for k in cuts])
-    kept = removing.measure(how, [ranked[k:] for k in cuts])
+    whole, *found = removing.measure(how, asked_sets(removing.case, ranked))
+    removed, kept = found[: len(cuts)], found[len(cuts) :]
     return Faithfulness(
         comprehensiveness=whole.explained - _area(cuts, [one.explained for one in removed]),
         sufficiency=whole.explained - _area(cuts, [one.explained for one in kept]),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,6 @@ from tracestore.evaluate.annotated import Annotated, packaged, read_user_file
 
 if TYPE_CHECKING:
     from tracestore.evaluate.case import Case
-    from tracestore.extract.loading import LoadedModel
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,20 +100,6 @@ def find_suite(name: str) -> Suite:
     raise BadInputError(f"there is no suite {name!r}: choose {', '.join(SUITES)}, or give a .jsonl file of items")
 
 
-def suite_cases(
-    suite: Suite, load: Callable[[], LoadedModel], *, split: str | None, limit: int | None, known: Collection[str] = ()
-) -> Iterator[Case]:
-    """Give a suite's cases but those `known` by id; `load` is called when a language model is needed.
-
-    `limit` is of items (or sequences, or questions of a circuit), known ones included.
-    """
-    if suite.cases is not None:
-        yield from (case for case in suite.cases(limit) if case.id not in known)
-        return
-    assert suite.items is not None
-    from tracestore.evaluate.suites.questions import language_cases
-
-    chosen = [item for item in suite.items() if split in (None, item.split)]
-    missing = [item for item in chosen[:limit] if item.id not in known]
-    if missing:
-        yield from language_cases(load(), missing)
+def suite_items(suite: Suite, split: str | None) -> list[Annotated]:
+    """Give the items of a suite in a split (None: all), in order; none for a suite with cases of its own."""
+    return [] if suite.items is None else [item for item in suite.items() if split in (None, item.split)]

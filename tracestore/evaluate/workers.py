@@ -13,12 +13,14 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import torch
 
 from tracestore.errors import ResourceError
-from tracestore.extract.loading import LoadedModel
+
+if TYPE_CHECKING:
+    from tracestore.extract.loading import LoadedModel
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -91,20 +91,26 @@ def test_what_goes_wrong_in_a_worker_is_raised() -> None:
             list(workers.each(end_itself, ["tea"]))
 
 
-def tell_and_wait(_loaded: LoadedModel, folder: Path) -> None:
+_PARENT = """
+import os
+import sys
+import time
+from pathlib import Path
+
+from tracestore.evaluate.workers import Workers
+
+
+def nothing():
+    return None
+
+
+def tell_and_wait(_loaded, folder):
     (folder / f"{os.getpid()}.pid").touch()
     time.sleep(600)
 
 
-_PARENT = """
-import sys
-from pathlib import Path
-from tests.support.tiny_text_model import tiny_loaded
-from tests.unit.evaluate.test_workers import tell_and_wait
-from tracestore.evaluate.workers import Workers
-
 if __name__ == "__main__":
-    with Workers(tiny_loaded, 2) as workers:
+    with Workers(nothing, 2) as workers:
         list(workers.each(tell_and_wait, [Path(sys.argv[1])] * 3))
 """
 
@@ -116,7 +122,7 @@ def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)], env=environment)
     try:
-        pids = _within(120, lambda: found if len(found := [int(p.stem) for p in tmp_path.glob("*.pid")]) == 2 else None)
+        pids = _within(400, lambda: found if len(found := [int(p.stem) for p in tmp_path.glob("*.pid")]) == 2 else None)
         os.kill(parent.pid, signal.SIGKILL)
     finally:
         parent.kill()

@@ -199,8 +199,8 @@ def attend(pattern: Pattern, query: Tensor, key: Tensor, value: Tensor) -> Tenso
     return out
 
 
-class FrozenAttention(torch.autograd.Function):
-    """Attention that is linear in the values: its pattern is a constant."""
+class RuledAttention(torch.autograd.Function):
+    """Attention as the model computes it; its backward pass is the method's rule, which a subclass says."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
@@ -209,6 +209,10 @@ class FrozenAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value, out)
         ctx.pattern, ctx.layer, ctx.state = pattern, layer, state
         return out
+
+
+class FrozenAttention(RuledAttention):
+    """Attention that is linear in the values: its pattern is a constant."""
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

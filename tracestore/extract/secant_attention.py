@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from tracestore.extract.attention import AttentionState, EdgeSink, HeadGradients, Pattern, attend
+from tracestore.extract.attention import AttentionState, EdgeSink, HeadGradients, Pattern, RuledAttention
 from tracestore.extract.scores import tile_scores
 from tracestore.extract.secant import HALF
 
@@ -25,16 +25,8 @@ TILE_ROWS: Final = 64
 """Smaller than the frozen tiles: there are more tensors of a tile at once, and less of a causal tile is beyond the diagonal."""
 
 
-class SecantAttention(torch.autograd.Function):
+class SecantAttention(RuledAttention):
     """Attention whose backward pass conserves relevance through values, queries and keys."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, pattern: Pattern, layer: int, state: AttentionState) -> Tensor:
-        """Compute the output [B, T, H, D] from `query` [B, H, T, Dk], `key` and `value` [B, Hkv, T, Dk or D]."""
-        out = attend(pattern, query, key, value)
-        ctx.save_for_backward(query, key, value, out)
-        ctx.pattern, ctx.layer, ctx.state = pattern, layer, state
-        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

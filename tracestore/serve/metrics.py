@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from tracestore.serve.middleware import route_of
+from tracestore.serve.middleware import RequestMiddleware, route_of
 
 access: Final = logging.getLogger("tracestore.serve.access")
 
@@ -36,17 +36,14 @@ class Metrics:
         return generate_latest(self.registry)
 
 
-class Measured:
+class Measured(RequestMiddleware):
     """Count and time every request."""
 
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
-        self.app = app
+        super().__init__(app)
         self.metrics = metrics
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         status = 0
         started = time.perf_counter()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from typing import Any, Final
@@ -37,16 +38,25 @@ GUARDED: Final = ("/api", "/metrics")
 """Addresses that need the token; the page's own files hold no data, and whether the server is alive is no secret."""
 
 
-class LastResort:
-    """Answer what nobody else has caught with a problem; the log gets the error's type, never its text or a stack trace."""
+class RequestMiddleware(ABC):
+    """Handle requests; let the other things that an ASGI server says (its start, its end) through to `app`."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+        """Take one ASGI scope."""
+        await (self.handle if scope["type"] == "http" else self.app)(scope, receive, send)
+
+    @abstractmethod
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer the request, or let it through."""
+
+
+class LastResort(RequestMiddleware):
+    """Answer what nobody else has caught with a problem; the log gets the error's type, never its text or a stack trace."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         started = False
 
         async def watching(message: Message) -> None:
@@ -63,13 +73,10 @@ class LastResort:
                 await problem.response()(scope, receive, send)
 
 
-class Headed:
+class Headed(RequestMiddleware):
     """Put the security headers on every response."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def heading(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
@@ -85,15 +92,15 @@ class Headed:
 Check = Callable[[Scope, Headers], ProblemError | None]
 
 
-class Guard:
+class Guard(RequestMiddleware):
     """Refuse a request before anything is done for it."""
 
     def __init__(self, app: ASGIApp, check: Check) -> None:
-        self.app = app
+        super().__init__(app)
         self.check = check
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        problem = self.check(scope, Headers(scope=scope)) if scope["type"] == "http" else None
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        problem = self.check(scope, Headers(scope=scope))
         await (self.app if problem is None else problem.response())(scope, receive, send)
 
 
@@ -128,17 +135,14 @@ class _TooLargeError(Exception):
     pass
 
 
-class BodyLimit:
+class BodyLimit(RequestMiddleware):
     """Refuse bodies over a number of bytes, whether they say their length or not."""
 
     def __init__(self, app: ASGIApp, most: int) -> None:
-        self.app = app
+        super().__init__(app)
         self.most = most
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         problem = ProblemError(413, "body-too-large", f"A body may have {self.most} bytes.", {"Connection": "close"})
         length = Headers(scope=scope).get("content-length", "0")
         if not length.isdecimal() or int(length) > self.most:
@@ -172,18 +176,15 @@ class AnswerTooLargeError(Exception):
     """An answer grew beyond its bound after it had begun: the connection is cut, so that nobody takes it for whole."""
 
 
-class AnswerLimit:
+class AnswerLimit(RequestMiddleware):
     """Bound the bytes of an answer: a problem instead of it where its length is said, else the end of the connection."""
 
     def __init__(self, app: ASGIApp, most: int, most_of_export: int) -> None:
-        self.app = app
+        super().__init__(app)
         self.most = most
         self.most_of_export = most_of_export
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         most = self.most_of_export if is_export(scope) else self.most
         problem = ProblemError(422, "answer-too-large", f"An answer may have {most} bytes: ask for fewer rows, or in another form.")
         sent, refused = 0, False
@@ -204,15 +205,15 @@ class AnswerLimit:
         await self.app(scope, receive, weighing)
 
 
-class Exports:
+class Exports(RequestMiddleware):
     """Let few exports be at work, each for a time, beside the places of other requests; more are told to come back later."""
 
     def __init__(self, app: ASGIApp, places: int, seconds: float) -> None:
-        self.app = app
+        super().__init__(app)
         self._free = places
         self._seconds = seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         if not is_export(scope):
             await self.app(scope, receive, send)
             return
@@ -242,21 +243,21 @@ class Exports:
 
 def is_export(scope: Scope) -> bool:
     """Is this a request for an export?"""
-    return scope["type"] == "http" and str(scope["path"]).startswith(f"{EXPORT_PREFIX}/")
+    return str(scope["path"]).startswith(f"{EXPORT_PREFIX}/")
 
 
-class Places:
+class Places(RequestMiddleware):
     """Let a number of requests work at a time; others wait, up to a number and a time. The page's files and exports need no place."""
 
     def __init__(self, app: ASGIApp, places: int, most_waiting: int, patience_s: float) -> None:
-        self.app = app
+        super().__init__(app)
         self._free = asyncio.Semaphore(places)
         self._waiting = 0
         self._most_waiting = most_waiting
         self._patience_s = patience_s
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or not scope["path"].startswith("/api") or is_export(scope):
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if not scope["path"].startswith("/api") or is_export(scope):
             await self.app(scope, receive, send)
             return
         if not await self._enter():

@@ -12,7 +12,7 @@ import statistics
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -28,11 +28,11 @@ CLIENTS, SECONDS = 50, 20.0
 
 @dataclass(slots=True)
 class Load:
-    """What a run found: milliseconds of every answer, statuses other than 200, and the server's memory over time (MB)."""
+    """What a run found: milliseconds of every answer, statuses other than 200, and the server's memory (MB) after so many answers."""
 
     taken: list[float] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
-    memory: list[float] = field(default_factory=list)
+    memory: list[tuple[int, float]] = field(default_factory=list)
 
     def percentile(self, share: float) -> float:
         """Give the milliseconds within which this share of the answers came."""
@@ -41,10 +41,14 @@ class Load:
 
     @property
     def growth(self) -> float:
-        """How much the memory of the last quarter is above that of the second, as a share."""
-        quarter = max(1, len(self.memory) // 4)
-        early, late = statistics.median(self.memory[quarter : 2 * quarter]), statistics.median(self.memory[-quarter:])
-        return late / early - 1
+        """How much the memory of the last third of the answers is above that of the second, as a share.
+
+        Thirds of the answers, not of the time: the first answers warm the server up, however long a busy machine takes for them.
+        """
+        third = len(self.taken) / 3
+        early = [memory for answers, memory in self.memory if third <= answers < 2 * third]
+        late = [memory for answers, memory in self.memory if answers >= 2 * third]
+        return statistics.median(late) / statistics.median(early) - 1
 
 
 async def _answer(reader: asyncio.StreamReader) -> int:
@@ -55,11 +59,11 @@ async def _answer(reader: asyncio.StreamReader) -> int:
     return int(head[0].split()[1])
 
 
-async def _client(url: str, paths: Sequence[str], first: int, until: float, load: Load) -> None:
+async def _client(url: str, paths: Sequence[str], first: int, load: Load, going: Callable[[], bool]) -> None:
     place = urlsplit(url)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)
     turn = first
-    while time.perf_counter() < until:
+    while going():
         path = paths[turn % len(paths)]
         started = time.perf_counter()
         writer.write(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\n\r\n".encode())
@@ -75,18 +79,22 @@ async def _client(url: str, paths: Sequence[str], first: int, until: float, load
     writer.close()
 
 
-async def _watch(process: int, until: float, load: Load) -> None:
+async def _watch(process: int, load: Load, going: Callable[[], bool]) -> None:
     server = psutil.Process(process)
-    while time.perf_counter() < until:
-        load.memory.append(server.memory_info().rss / 1e6)
+    while going():
+        load.memory.append((len(load.taken), server.memory_info().rss / 1e6))
         await asyncio.sleep(0.1)
 
 
-async def hammer(url: str, process: int, paths: Sequence[str], *, clients: int, seconds: float) -> Load:
-    """Ask from many clients at once for a time."""
+async def hammer(url: str, process: int, paths: Sequence[str], *, clients: int, seconds: float, answers: int | None = None) -> Load:
+    """Ask from many clients at once for a time, or until there are so many answers."""
     load = Load()
     until = time.perf_counter() + seconds
-    await asyncio.gather(_watch(process, until, load), *(_client(url, paths, number, until, load) for number in range(clients)))
+
+    def going() -> bool:
+        return time.perf_counter() < until and (answers is None or len(load.taken) < answers)
+
+    await asyncio.gather(_watch(process, load, going), *(_client(url, paths, number, load, going) for number in range(clients)))
     return load
 
 
@@ -119,7 +127,7 @@ def main() -> None:
                 load = asyncio.run(hammer(served.url, served.process.pid, paths, clients=options.clients, seconds=options.seconds))
             middle = [f"{load.percentile(share):.0f}" for share in (0.5, 0.95, 0.99)]
             cells = [name, f"{len(load.taken) / options.seconds:,.0f}", *middle, str(sum(load.errors.values()))]
-            print("| " + " | ".join([*cells, f"{load.memory[-1]:.0f}", f"{load.growth:+.1%}"]) + " |")
+            print("| " + " | ".join([*cells, f"{load.memory[-1][1]:.0f}", f"{load.growth:+.1%}"]) + " |")
 
 
 if __name__ == "__main__":

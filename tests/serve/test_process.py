@@ -17,7 +17,8 @@ from tests.support.http_server import Served, serving
 from tests.support.synthetic import make_traces
 from tracestore.archive import Archive
 
-SECONDS = 3.0
+ANSWERS, SECONDS = 600, 300.0
+"""Of the first 200 the server warms up; the time is what a very busy machine may take."""
 
 
 def got(served: Served, path: str) -> Any:
@@ -28,11 +29,11 @@ def got(served: Served, path: str) -> Any:
 def test_fifty_clients_at_once_get_answers_and_memory_stays_flat(store_path: Path) -> None:
     reading, graphs = paths_of(str(store_path))
     with serving("--store", store_path) as served:
-        load = asyncio.run(hammer(served.url, served.process.pid, reading + graphs[:1], clients=50, seconds=SECONDS))
+        load = asyncio.run(hammer(served.url, served.process.pid, reading + graphs[:1], clients=50, seconds=SECONDS, answers=ANSWERS))
     assert load.errors == {}
-    assert len(load.taken) > 100
+    assert len(load.taken) >= ANSWERS
     assert load.percentile(0.99) < 5_000  # ms; what it is on a calm machine stands in docs/benchmarks.md
-    assert load.growth < 0.3
+    assert load.growth < 0.1  # a leak of 150 kB an answer
 
 
 def test_a_load_goes_on_beside_readers_who_see_it_when_it_is_done(tmp_path: Path) -> None:

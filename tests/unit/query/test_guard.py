@@ -14,6 +14,15 @@ from tracestore.query.guard import MAX_CHARS, PROCEDURES, REFUSED, check_read_on
 from tracestore.query.tokens import Token, tokens
 
 
+def refusal(text: str) -> str | None:
+    """Say why a statement is refused; None for one that passes."""
+    try:
+        check_read_only(text)
+    except QueryError as error:
+        return str(error)
+    return None
+
+
 def test_there_are_enough_of_both() -> None:
     assert len(set(HOSTILE)) == len(HOSTILE) >= 80
     assert len(set(BOTH)) == len(BOTH) >= 80  # accepted and answered on both engines: tests/conformance/test_fence.py
@@ -27,7 +36,7 @@ def test_hostile_is_refused(text: str) -> None:
 
 @pytest.mark.parametrize("text", [*BOTH, *NEO4J_ONLY, *LADYBUG_ONLY])
 def test_innocent_passes(text: str) -> None:
-    check_read_only(text)
+    assert refusal(text) is None
 
 
 def test_messages_name_the_word_and_never_quote_the_text() -> None:
@@ -72,7 +81,7 @@ def test_a_refused_word_outside_literals_is_always_refused(before: list[str], wo
 
 @given(word=CASED, padding=PLAIN, form=st.sampled_from(["'{}'", '"{}"', "/* {} */ 1", "1 // {}", "`{}`", "'\\'{}'", '"\\\\{}"']))
 def test_a_refused_word_inside_a_literal_passes(word: str, padding: str, form: str) -> None:
-    check_read_only("RETURN " + form.format(padding + " " + word + " " + padding))
+    assert refusal("RETURN " + form.format(padding + " " + word + " " + padding)) is None
 
 
 @given(st.text(max_size=60))

@@ -71,15 +71,23 @@ def test_credentials_come_from_the_environment(tmp_path: Path) -> None:
         read_credentials({"NEO4J_PASSWORD_FILE": str(tmp_path / "nothing")})
 
 
+def refusal(version: str) -> str:
+    """Say why a version is refused; empty for one that passes."""
+    try:
+        check_version(version)
+    except StoreVersionError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("version", ["5.26.0", "5.26.30", "5.27.1", "2025.01.0", "2026.08.1"])
 def test_supported_versions(version: str) -> None:
-    check_version(version)
+    assert refusal(version) == ""
 
 
 @pytest.mark.parametrize("version", ["4.4.40", "5.25.1", "5.3.0", "2027.01.0", "2024.12.0", "6.0.0", "", "unknown"])
 def test_other_versions_are_refused(version: str) -> None:
-    with pytest.raises(StoreVersionError, match="not supported"):
-        check_version(version)
+    assert "not supported" in refusal(version)
 
 
 @pytest.mark.parametrize(

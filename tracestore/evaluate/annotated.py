@@ -40,7 +40,7 @@ class Annotated:
 
 
 def packaged(name: str) -> list[Annotated]:
-    """Read a file of the package: `prompts`, `held_out`, `reasoning` or `commonsense`."""
+    """Read a file of the package: `prompts`, `held_out`, `long`, `reasoning` or `commonsense`."""
     text = files("tracestore.evaluate").joinpath("data", f"{name}.jsonl").read_text(encoding="utf-8")
     return [_marked(json.loads(line)) for line in text.splitlines() if line.strip()]
 

@@ -10,8 +10,8 @@ import pytest
 from tracestore.evaluate.annotated import Annotated, packaged
 from tracestore.extract.tokenise import token_text
 
-FILES = ("prompts", "held_out", "reasoning", "commonsense")
-CHECKED_BY_TOKEN = ("held_out",)
+FILES = ("prompts", "held_out", "long", "reasoning", "commonsense")
+CHECKED_BY_TOKEN = ("held_out", "long")
 """Files whose every expected word is one token: whether the model is right is then told by its next token alone."""
 
 OF_PROMPTS = {"facts", "arithmetic", "indirect_object", "two_hop", "induction", "negation", "planted", "retrieval"}
@@ -80,3 +80,13 @@ def test_the_tuning_set_grew_only_in_its_own_tasks() -> None:
     counts = Counter(item.task for item in packaged("prompts") if item.split == "tuning")
     assert counts == {"facts": 26, "arithmetic": 27, "indirect_object": 26, "two_hop": 25}
     assert sum(item.split == "report" for item in packaged("prompts")) == 130
+
+
+def test_long_items_are_as_long_as_their_ids_say(tokenizer: Any) -> None:
+    items = packaged("long")
+    assert Counter(item.id.split("-")[1] for item in items) == {"128": 8, "256": 8, "512": 8}
+    assert Counter(item.task for item in items) == {"long_retrieval": 9, "long_induction": 9, "long_two_hop": 6}
+    for item in items:
+        asked = int(item.id.split("-")[1])
+        assert abs(len(tokenizer(item.item.prompt)["input_ids"]) - asked) <= asked / 10, item.id
+        assert item.split == "report", item.id

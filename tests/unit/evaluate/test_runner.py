@@ -68,7 +68,7 @@ def test_names_that_are_not_there_are_refused_with_what_is() -> None:
         find_methods(["secret"])
     with pytest.raises(BadInputError, match=r"no suite 'x'.*chase, circuits"):
         find_suite("x")
-    assert set(SUITES) == {"chase", "circuits", "prompts", "held_out", "reasoning", "commonsense"}
+    assert set(SUITES) == {"chase", "circuits", "prompts", "held_out", "long", "reasoning", "commonsense"}
     assert len(METHODS) > 20
 
 

@@ -76,6 +76,12 @@ SUITES: Final[dict[str, Suite]] = {
             True,
             items=partial(_packaged, "held_out"),
         ),
+        Suite(
+            "long",
+            "retrieval, induction and two hops over 128, 256 and 512 tokens of the packaged model's tokenizer",
+            True,
+            items=partial(_packaged, "long"),
+        ),
         Suite("reasoning", "mathematics and logic from reasoning-gym, premises as evidence", True, items=partial(_packaged, "reasoning")),
         Suite(
             "commonsense",

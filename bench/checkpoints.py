@@ -19,7 +19,8 @@ import torch
 from tracestore.compare import Comparison, Profile, compare_models
 from tracestore.compare.profiles import trace_profiles
 from tracestore.evaluate.suites.pointer_chase import PointerChase
-from tracestore.evaluate.suites.pointer_chase_model import Checkpoint, Recipe, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_model import Checkpoint, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_recipe import Recipe
 from tracestore.extract.loading import load_model
 from tracestore.extract.trace import trace
 from tracestore.model import Method, TraceOptions

@@ -30,7 +30,11 @@ QUICK_METHODS = (
 def evaluate(
     suite: Annotated[
         list[str] | None,
-        typer.Option("--suite", "-s", help="chase, circuits, prompts, held_out, long, reasoning, commonsense or a .jsonl file."),
+        typer.Option(
+            "--suite",
+            "-s",
+            help="chase, circuits, prompts, held_out, long, reasoning, commonsense, chase_families (if named) or a .jsonl file.",
+        ),
     ] = None,
     methods: Annotated[str | None, typer.Option("--methods", help="Names between commas [default: all].", show_default=False)] = None,
     model: options.OptionalModel = None,

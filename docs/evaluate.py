@@ -25,6 +25,7 @@ import torch
 
 from docs.evaluation_components import component_rows
 from docs.evaluation_cost import cost_rows, stored_rows
+from docs.evaluation_families import training_rows
 from docs.evaluation_sections import Measured, page
 from tracestore import api
 from tracestore.evaluate import evaluation, sanity
@@ -41,6 +42,7 @@ from tracestore.model import Method
 DOCS = Path(__file__).parent
 SCORER = METHODS[evaluation.OURS].run
 KNOWN = ("chase", "circuits")
+KNOWN_LIMITS = {"chase": 40, "circuits": 40, "chase_families": 10}
 LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
 """Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
 
@@ -154,7 +156,7 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
 
     def suite(name: str, folder: Path, methods: Sequence[str] | None = None) -> evaluation.Evaluation:
         say(f"suite {name} {folder}")
-        limit = 0 if options.as_is else 40 if name in KNOWN else None
+        limit = 0 if options.as_is else KNOWN_LIMITS.get(name)
         chosen = find_methods(None if methods is None else list(methods))
         return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit)
 
@@ -172,8 +174,9 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
         say(name)
         return kept(options.output / f"{name}.done.jsonl", make, as_is=options.as_is)
 
-    for name in KNOWN:
+    for name in KNOWN_LIMITS:
         whole_suite(name)
+    measured.families = at_once("families", training_rows)
     measured.edges = part("edges", report_prompts(options.edges), edges)
     measured.sanity = [
         *part("sanity-weights", report_prompts(4), weights),

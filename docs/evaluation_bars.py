@@ -154,7 +154,7 @@ def generality_section(suites: Mapping[str, list[Row]], ours: str) -> str:
         lines.append("| " + " | ".join(cells) + " |")
     lines.append(
         "\nModels: the chase is a Llama trained on the spot, the circuits are GPT-2, the rest is SmolLM2-135M. That the sums close on "
-        "other families is shown in [Model families](families.md); how right the rankings are there was not measured.\n"
+        "other families is shown in [Model families](families.md); how right the rankings are was measured on those below, on one task.\n"
     )
     return "\n".join(lines)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from docs.evaluation_bars import bars_section, generality_section, rules_section, tried_section
 from docs.evaluation_components import components_section
+from docs.evaluation_families import families_section
 from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
@@ -21,6 +22,7 @@ class Measured:
     tried: dict[str, list[Row]] = field(default_factory=dict)
     shares: dict[str, list[Row]] = field(default_factory=dict)
     reports: dict[str, str] = field(default_factory=dict)
+    families: list[Row] = field(default_factory=list)
     edges: list[Row] = field(default_factory=list)
     sanity: list[Row] = field(default_factory=list)
     components: list[Row] = field(default_factory=list)
@@ -41,6 +43,7 @@ def page(measured: Measured) -> str:
             components_section(measured.components),
             *(measured.reports[name] for name in SUITES if name in measured.reports),
             generality_section(measured.suites, evaluation.OURS),
+            families_section(measured.suites.get("chase_families", []), measured.families),
             edges_section(measured.edges),
             sanity_section(measured.sanity),
             cost_section(measured.cost, measured.stored),

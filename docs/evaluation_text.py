@@ -14,8 +14,9 @@ no claim about *reasoning* rests on it; wrong answers are explained as they were
   lower is better), logits. Two perturbations: no later position may read the token; its embedding is the vocabulary's mean. They agree with
   each other only in part (see Sanity), so neither is called the truth.
 - Items are split by task and by prompt into *tuning* and *report*; all tables are on report items. Reported here: 40 sequences of the chase
-  (200 predictions), 40 questions of each circuit, and all report items of the suites of prompts (LANGUAGE_COUNTS). Tasks never tuned
-  on: induction, negation, planted evidence, retrieval, syllogism, chain sums, haystacks, eight of ten commonsense categories.
+  (200 predictions; 10 sequences for each of the families under Generality), 40 questions of each circuit, and all report items of the
+  suites of prompts (LANGUAGE_COUNTS). Tasks never tuned on: induction, negation, planted evidence, retrieval, syllogism, chain sums,
+  haystacks, eight of ten commonsense categories.
 - `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median); columns of one computation are each
   charged all of it. The machine had other work and the multiplications' AVX-512 kernels were used; Overhead was measured apart.
 

@@ -129,18 +129,19 @@ def evaluate(
     jobs: int = 1,
     progress: Callable[[], None] | None = None,
 ) -> Evaluation:
-    """Evaluate traces and baselines on suites (None: all) into the folder `output`; a run that was stopped goes on there.
+    """Evaluate traces and baselines on suites into the folder `output`; a run that was stopped goes on there.
 
-    `load` gives the language model where it is not to be loaded by name; with several `jobs` (processes, each with a model and one thread)
-    it must be something that can be pickled. Raises BadInputError for unknown suites and methods, ResourceError when a process ends.
+    `suites` None: all but those that train for minutes. `load` gives the language model where it is not to be loaded by name; with several
+    `jobs` (processes, each with a model and one thread) it must be something that can be pickled. Raises BadInputError for unknown suites
+    and methods, ResourceError when a process ends.
     """
     _need_extract()
     from tracestore.evaluate.evaluation import run
     from tracestore.evaluate.methods import find_methods
-    from tracestore.evaluate.suites.registry import SUITES, find_suite
+    from tracestore.evaluate.suites.registry import DEFAULT_SUITES, find_suite
     from tracestore.evaluate.workers import Workers
 
-    chosen = [find_suite(name) for name in suites or SUITES]
+    chosen = [find_suite(name) for name in suites or DEFAULT_SUITES]
     found = find_methods(None if methods is None else list(methods))
     with Workers(load or partial(load_model, model), jobs) as workers:
         return run(chosen, found, Path(output), model=model, workers=workers, split=split, limit=limit, progress=progress)

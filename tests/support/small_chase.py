@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from tracestore.evaluate.suites.pointer_chase import PointerChase
-from tracestore.evaluate.suites.pointer_chase_model import Recipe, TrainedChase, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_model import TrainedChase, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_recipe import Recipe
 
 SMALL_TASK: Final = PointerChase(keys=6, steps=3)
 SMALL_RECIPE: Final = Recipe(width=64, mlp=128, updates=150, saves=(0, 30, 60))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tracestore.evaluate.intervals import Interval, mean_interval, paired_interval
-from tracestore.evaluate.runner import Row
+from tracestore.evaluate.runner import REFUSED, Row
 
 _NAN: Final = float("nan")
 
@@ -69,7 +69,19 @@ def table(rows: Sequence[Row], measures: Sequence[tuple[str, str]], *, with_cost
         if with_cost:
             cells.append(f"{_median(list(column(rows, method, 'forwards').values())):.1f}")
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *_refusals(rows)]) + "\n"
+
+
+def refusals(rows: Iterable[Row]) -> dict[str, list[str]]:
+    """Give the methods that could not run on a model, by what they said of it."""
+    found: dict[str, list[str]] = {}
+    for method, reason in dict.fromkeys((row["method"], row[REFUSED]) for row in rows if REFUSED in row):
+        found.setdefault(reason, []).append(method)
+    return found
+
+
+def _refusals(rows: Sequence[Row]) -> list[str]:
+    return [f"\nNo number for {', '.join(methods)}: {reason}." for reason, methods in refusals(rows).items()]
 
 
 def paired_table(rows: Sequence[Row], ours: str, measures: Sequence[tuple[str, str]]) -> str:

@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from tracestore.errors import BadInputError, ResourceError
+from tracestore.errors import BadInputError, ResourceError, UnsupportedModelError
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import SINK, Case, Scores
 from tracestore.evaluate.measures import ranking
@@ -33,7 +33,10 @@ from tracestore.extract.loading import LoadedModel
 from tracestore.ids import content_hash
 
 Row = dict[str, Any]
-"""What one method got on one case: flat, JSON values; NaN is null."""
+"""What one method got on one case: flat, JSON values; NaN is null. A method that cannot run on the model has REFUSED, not measures."""
+
+REFUSED: Final = "refused"
+"""Why a method gave nothing on a case: what the method said of the model."""
 
 _VERSION: Final = 3  # raise when a measure changes, so that old lines are not mixed with new ones
 
@@ -153,22 +156,22 @@ def read_rows(path: Path, settings: RunSettings, order: Sequence[str] = ()) -> l
 def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
     """Measure every method that suits a case. Methods that share a computation share its cost: it is run once, each charged all of it."""
     forward = processor_seconds(lambda: _plain_forward(case))
-    computed: dict[int, tuple[Found, float]] = {}
+    computed: dict[int, tuple[Found | str, float]] = {}
     for method in methods:
         if method.suits(case) and id(method.compute) not in computed:
-            started = time.process_time()
-            computed[id(method.compute)] = (method.compute(case), time.process_time() - started)
-    asked = [(method, *computed[id(method.compute)]) for method in methods if method.suits(case)]
+            computed[id(method.compute)] = _timed(method, case)
+    asked, refused = [], []
+    for method in (method for method in methods if method.suits(case)):
+        found, seconds = computed[id(method.compute)]
+        if isinstance(found, str):
+            refused.append((method, found))
+        else:
+            asked.append((method, found, seconds))
     scores = [method.read(found) for method, found, _ in asked]
     removals = _by_removal(case, [ranking.order(one) for one in scores]) if settings.faithful else [{} for _ in asked]
-    return [
+    rows: list[Row] = [
         {
-            "suite": settings.suite,
-            "id": case.id,
-            "task": case.task,
-            "method": method.name,
-            "correct": case.correct,
-            "n_tokens": case.length,
+            **_about(case, method, settings),
             "forwards": seconds / forward,
             **({"closure": found["closure"]} if "closure" in found else {}),
             **_against_evidence(case, one),
@@ -176,6 +179,28 @@ def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) 
         }
         for (method, found, seconds), one, removed in zip(asked, scores, removals, strict=True)
     ]
+    return rows + [{**_about(case, method, settings), REFUSED: reason} for method, reason in refused]
+
+
+def _timed(method: Method, case: Case) -> tuple[Found | str, float]:
+    """Give what a method found and its processor time, s; or why it has no place for the model: such a method has no number there."""
+    started = time.process_time()
+    try:
+        found: Found | str = method.compute(case)
+    except UnsupportedModelError as error:
+        found = str(error)
+    return found, time.process_time() - started
+
+
+def _about(case: Case, method: Method, settings: RunSettings) -> Row:
+    return {
+        "suite": settings.suite,
+        "id": case.id,
+        "task": case.task,
+        "method": method.name,
+        "correct": case.correct,
+        "n_tokens": case.length,
+    }
 
 
 def _plain_forward(case: Case) -> None:

@@ -11,7 +11,8 @@ import torch
 from tests.support.small_chase import SMALL_TASK
 from tracestore.errors import BadInputError, ResourceError
 from tracestore.evaluate.suites.pointer_chase import PointerChase
-from tracestore.evaluate.suites.pointer_chase_model import Recipe, TrainedChase, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_model import TrainedChase, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_recipe import Recipe
 from tracestore.extract.loading import load_model
 from tracestore.extract.tokenise import append_given, tokenise
 from tracestore.extract.trace import trace

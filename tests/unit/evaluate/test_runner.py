@@ -16,7 +16,7 @@ from tracestore.evaluate.measures.faithfulness import cuts_of
 from tracestore.evaluate.methods import METHODS, find_methods
 from tracestore.evaluate.runner import RunSettings, evaluate_case, read_rows, run_suite
 from tracestore.evaluate.suites.known import circuit_cases
-from tracestore.evaluate.suites.registry import SUITES, find_suite
+from tracestore.evaluate.suites.registry import DEFAULT_SUITES, SUITES, find_suite
 
 NAMES = ["secant.total", "frozen.total", "random", "leave_one_out"]
 SETTINGS = RunSettings("circuits", "", tuple(NAMES), False)
@@ -68,7 +68,8 @@ def test_names_that_are_not_there_are_refused_with_what_is() -> None:
         find_methods(["secret"])
     with pytest.raises(BadInputError, match=r"no suite 'x'.*chase, circuits"):
         find_suite("x")
-    assert set(SUITES) == {"chase", "circuits", "prompts", "held_out", "long", "reasoning", "commonsense"}
+    everywhere = {"chase", "circuits", "prompts", "held_out", "long", "reasoning", "commonsense"}
+    assert set(SUITES) - {"chase_families"} == set(DEFAULT_SUITES) == everywhere
     assert len(METHODS) > 20
 
 

@@ -35,7 +35,7 @@ def attention_norm(case: Case) -> Scores:
     maps = attention_maps(case.attributor, case.ids)
     shares = []
     for layer in maps.layers:
-        brought = torch.einsum("hj,hjd->jd", layer.a[:, case.pos], layer.moved).norm(dim=-1)
+        brought = layer.added(torch.einsum("hj,hjd->jd", layer.a[:, case.pos], layer.moved), case.pos).norm(dim=-1)
         shares.append(brought / brought.sum().clamp_min(1e-30))
     return as_scores(torch.stack(shares).mean(0))
 
@@ -44,7 +44,7 @@ def direct_logit(case: Case) -> Scores:
     """Direct logit attribution of every source, signed: through the frozen final norm to the token's centred logit."""
     maps = attention_maps(case.attributor, case.ids)
     direction = _readout(case, maps)
-    total = sum(torch.einsum("hj,hjd,d->j", layer.a[:, case.pos], layer.moved, direction) for layer in maps.layers)
+    total = sum(layer.added(torch.einsum("hj,hjd->jd", layer.a[:, case.pos], layer.moved), case.pos) @ direction for layer in maps.layers)
     assert isinstance(total, Tensor)
     total[case.pos] += maps.layers[0].entered[case.pos] @ direction
     return as_scores(total)
@@ -85,7 +85,7 @@ def _shares(layer: LayerAttention, *, by_head: bool) -> tuple[Tensor, Tensor]:
     length = entered.shape[0]
     shares, own = torch.zeros(length, length, dtype=entered.dtype), torch.zeros(length, dtype=entered.dtype)
     for i in range(length):
-        parts = layer.a[:, i, : i + 1, None] * moved[:, : i + 1]  # [H, J, d]
+        parts = layer.added(layer.a[:, i, : i + 1, None] * moved[:, : i + 1], i)  # [H, J, d]
         whole = entered[i] + parts.sum((0, 1))
         size = whole.abs().sum()
         if not by_head:

@@ -14,11 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tracestore.errors import UnsupportedModelError
 from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.attention import KeptAttention
 from tracestore.extract.freeze import quieten, use_plain_experts
 from tracestore.extract.scores import tile_scores
 from tracestore.model import Gauge
+
+_ACROSS: Final = 1e-3
+"""Cosines of gradient and embedding under this at every token are none (an epsilon inside the norm, and rounding, leave that much)."""
 
 STEPS: Final = 20
 """Points of the path of integrated gradients (Gauss-Legendre)."""
@@ -55,6 +59,15 @@ def _one(case: Case) -> Tensor:
     return torch.ones(1, device=case.attributor.device)
 
 
+def _need_size(case: Case, gradient: Tensor, x: Tensor) -> None:
+    """Refuse a model that a factor on its embeddings cannot change: gradients along them are rounding, and so is what is made of them."""
+    along, size = (gradient * x).sum(-1).abs(), gradient.norm(dim=-1) * x.norm(dim=-1)
+    if bool((along <= _ACROSS * size).all()):
+        raise UnsupportedModelError(
+            f"{type(case.attributor.model).__name__} reads its embeddings through a norm: along them its gradient is zero"
+        )
+
+
 def saliency(case: Case, gauge: Gauge = "centred") -> Scores:
     """L2 norm of the gradient at each token."""
     gradient, _ = _gradients(case, _one(case), gauge)
@@ -62,13 +75,17 @@ def saliency(case: Case, gauge: Gauge = "centred") -> Scores:
 
 
 def gradient_x_input(case: Case, gauge: Gauge = "centred") -> Scores:
-    """< gradient, embedding >, signed."""
+    """< gradient, embedding >, signed. Raises UnsupportedModelError where the model reads its embeddings through a norm."""
     gradient, x = _gradients(case, _one(case), gauge)
+    _need_size(case, gradient[0], x)
     return as_scores((gradient[0] * x).sum(-1))
 
 
 def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred") -> Scores:
-    """Integrated gradients from a zero embedding, signed (Sundararajan et al., 2017), by Gauss-Legendre quadrature."""
+    """Integrated gradients from a zero embedding, signed (Sundararajan et al., 2017), by Gauss-Legendre quadrature.
+
+    Raises UnsupportedModelError where the model reads its embeddings through a norm.
+    """
     points, weights = np.polynomial.legendre.leggauss(steps)
     total: Tensor | None = None
     x: Tensor | None = None
@@ -81,6 +98,7 @@ def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred
         total = weighted if total is None else total + weighted
     assert total is not None
     assert x is not None
+    _need_size(case, gradient[-1], x)  # of the last point, next to the embeddings themselves
     return as_scores((total * x).sum(-1))
 
 

@@ -9,6 +9,7 @@ import torch
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.suites.circuits import Circuit
 from tracestore.evaluate.suites.pointer_chase_model import TrainedChase, pointer_chase_model
+from tracestore.evaluate.suites.pointer_chase_recipe import RECIPES
 from tracestore.extract.attribute import Attributor
 
 
@@ -31,7 +32,18 @@ def circuit_cases(name: str, count: int, *, seed: int = 0) -> Iterator[Case]:
 
 def chase_cases(count: int, *, seed: int = 0, on_update: Callable[[int, float], None] | None = None) -> Iterator[Case]:
     """Ask the trained pointer chase: a case for each of the steps of `count` sequences, with its one true driver."""
-    trained: TrainedChase = pointer_chase_model(on_update=on_update)
+    yield from _chase_cases(pointer_chase_model(on_update=on_update), "pointer_chase", f"chase-{seed}", count, seed)
+
+
+def chase_family_cases(count: int, *, seed: int = 0) -> Iterator[Case]:
+    """Ask the pointer chase of every family, each about the same `count` sequences; the task of a case is its family."""
+    if not count:
+        return  # nothing is trained for nothing
+    for family, recipe in RECIPES.items():
+        yield from _chase_cases(pointer_chase_model(recipe=recipe), family, f"chase-{family}-{seed}", count, seed)
+
+
+def _chase_cases(trained: TrainedChase, name: str, prefix: str, count: int, seed: int) -> Iterator[Case]:
     from transformers import AutoModelForCausalLM
 
     task = trained.task
@@ -45,8 +57,8 @@ def chase_cases(count: int, *, seed: int = 0, on_update: Callable[[int, float], 
             with torch.no_grad():
                 said = int(model(sequence[None, : pos + 1], use_cache=False).logits[0, -1].argmax())
             yield Case(
-                id=f"chase-{seed}-{number}-step{step}",
-                task="pointer_chase",
+                id=f"{prefix}-{number}-step{step}",
+                task=name,
                 attributor=attributor,
                 token_ids=tuple(sequence[: pos + 1].tolist()),
                 token_id=answer,

@@ -1,4 +1,4 @@
-"""Train a small Llama on the pointer chase, on the spot, and keep it with its checkpoints as ordinary model folders.
+"""Train a small model on the pointer chase, on the spot, and keep it with its checkpoints as ordinary model folders.
 
 1. Fresh sequences in every update; cross-entropy on the steps alone; AdamW with a linear warm-up, then a constant rate.
 2. At chosen updates the model is saved as `step-N` (whence its `checkpoint_step`), its accuracy on held-out sequences beside it.
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from tracestore.errors import BadInputError, ResourceError
 from tracestore.evaluate.suites.pointer_chase import PointerChase
+from tracestore.evaluate.suites.pointer_chase_recipe import Recipe, configuration
 from tracestore.extract.cache import cache_dir
 from tracestore.extract.loading import quiet
 from tracestore.ids import content_hash
@@ -30,24 +31,6 @@ from tracestore.ids import content_hash
 _LAYOUT: Final = 1  # raise when training or what is saved changes, so that old folders are left alone
 _HELD_OUT: Final = 1_000
 _HELD_OUT_SEED: Final = 1 << 20  # far from the seeds that people give
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How the model is made: sizes, optimiser, seed, and the updates after which it is saved (the last always is)."""
-
-    layers: int = 3
-    width: int = 128
-    mlp: int = 256
-    heads: int = 4
-    rate: float = 2e-3
-    warm_up: int = 100
-    weight_decay: float = 0.01
-    batch: int = 64
-    clip: float = 1.0
-    updates: int = 800
-    seed: int = 0
-    saves: tuple[int, ...] = (0, 25, 50, 75, 100, 150, 200, 400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +67,7 @@ def pointer_chase_model(
     task, recipe = task or PointerChase(), recipe or Recipe()
     if recipe.updates < 1 or any(not 0 <= save <= recipe.updates for save in recipe.saves):
         raise BadInputError("a recipe needs one update or more, and saves between 0 and their number")
-    key = content_hash({"task": asdict(task), "recipe": asdict(recipe), "torch": torch.__version__, "layout": _LAYOUT})
+    key = content_hash({"task": asdict(task), "recipe": _named(recipe), "torch": torch.__version__, "layout": _LAYOUT})
     try:
         folder = cache_dir("pointer-chase") / key[:16]
         with FileLock(folder.with_suffix(".lock")):
@@ -95,6 +78,14 @@ def pointer_chase_model(
             f"the pointer-chase model cannot be kept in the cache ({error.strerror}): free some space, or set TRACESTORE_CACHE_DIR"
         ) from None
     return _read(folder, task)
+
+
+def _named(recipe: Recipe) -> dict[str, Any]:
+    """Give what names a recipe. The first family goes without its name: models that were kept before there were others stay found."""
+    fields = asdict(recipe)
+    if recipe.family == Recipe().family:
+        del fields["family"]
+    return fields
 
 
 def _ignore(update: int, loss: float) -> None:
@@ -128,22 +119,11 @@ def _train_into(folder: Path, task: PointerChase, recipe: Recipe, on_update: Cal
 
 
 def _new_model(task: PointerChase, recipe: Recipe) -> Any:
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
+    config = configuration(task, recipe)
     torch.manual_seed(recipe.seed)
-    config = LlamaConfig(
-        vocab_size=len(task.vocabulary),
-        hidden_size=recipe.width,
-        intermediate_size=recipe.mlp,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        num_key_value_heads=recipe.heads,
-        max_position_embeddings=max(64, task.length),
-        bos_token_id=0,
-        eos_token_id=None,
-        pad_token_id=None,
-    )
-    return LlamaForCausalLM(config)
+    return AutoModelForCausalLM.from_config(config)
 
 
 def _update(model: Any, optimiser: torch.optim.Optimizer, task: PointerChase, recipe: Recipe, data: torch.Generator, done: int) -> float:

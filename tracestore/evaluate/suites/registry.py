@@ -28,6 +28,7 @@ class Suite:
     items: Callable[[], list[Annotated]] | None = None
     cases: Callable[[int | None], Iterator[Case]] | None = None
     proofs: bool = False  # do its items hold a chain and a proof
+    by_name: bool = False  # is it run only where it is asked for, because its models take minutes to train
 
 
 def _mixed(items: list[Annotated]) -> list[Annotated]:
@@ -50,6 +51,12 @@ def _chase(limit: int | None) -> Iterator[Case]:
     return chase_cases(40 if limit is None else limit)
 
 
+def _chase_families(limit: int | None) -> Iterator[Case]:
+    from tracestore.evaluate.suites.known import chase_family_cases
+
+    return chase_family_cases(20 if limit is None else limit)
+
+
 def _circuits(limit: int | None) -> Iterator[Case]:
     from tracestore.evaluate.suites.circuits import NAMES
     from tracestore.evaluate.suites.known import circuit_cases
@@ -62,6 +69,13 @@ SUITES: Final[dict[str, Suite]] = {
     suite.name: suite
     for suite in (
         Suite("chase", "pointer chase: five look-ups, one true driver each; a model trained on the spot", False, cases=_chase),
+        Suite(
+            "chase_families",
+            "the same pointer chase, learnt by models of several families",
+            False,
+            cases=_chase_families,
+            by_name=True,
+        ),
         Suite("circuits", "compiled circuits: three hops, induction, comparison", False, cases=_circuits),
         Suite(
             "prompts",
@@ -92,6 +106,10 @@ SUITES: Final[dict[str, Suite]] = {
         ),
     )
 }
+
+
+DEFAULT_SUITES: Final = tuple(name for name, suite in SUITES.items() if not suite.by_name)
+"""Suites that are run where none is asked for."""
 
 
 def find_suite(name: str) -> Suite:

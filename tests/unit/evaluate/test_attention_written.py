@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -44,7 +46,8 @@ def test_what_heads_add_has_passed_the_norm_behind_them(family: str) -> None:
 def test_heads_write_through_the_output_projection_though_another_one_comes_last() -> None:
     case = case_of(tiny_model("phi3"))  # its fused projection of queries, keys and values is the last of its linear layers
     for layer, block in zip(attention_maps(case.attributor, case.ids).layers, case.attributor.layout.blocks, strict=True):
-        torch.testing.assert_close(layer.output_weight.flatten(0, 1).T, block.attention.o_proj.weight.detach())
+        projection: Any = block.attention.o_proj
+        torch.testing.assert_close(layer.output_weight.flatten(0, 1).T, projection.weight.detach())
     assert attention.direct_logit(case).shape == (LENGTH,)
 
 

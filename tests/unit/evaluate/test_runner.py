@@ -66,7 +66,7 @@ def test_a_file_that_holds_something_else_is_refused(cases: list[Case], tmp_path
 def test_names_that_are_not_there_are_refused_with_what_is() -> None:
     with pytest.raises(BadInputError, match=r"no method 'secret'.*secant\.direct"):
         find_methods(["secret"])
-    with pytest.raises(BadInputError, match=r"no suite 'x'.*chase, circuits"):
+    with pytest.raises(BadInputError, match=r"no suite 'x'.*chase, chase_families, circuits"):
         find_suite("x")
     everywhere = {"chase", "circuits", "prompts", "held_out", "long", "reasoning", "commonsense"}
     assert set(SUITES) - {"chase_families"} == set(DEFAULT_SUITES) == everywhere

@@ -17,19 +17,23 @@ from torch import Tensor
 from tracestore.errors import UnsupportedModelError
 from tracestore.evaluate.case import Case, Scores, as_scores
 from tracestore.extract.attention import KeptAttention
+from tracestore.extract.capture import hidden_argument
 from tracestore.extract.freeze import quieten, use_plain_experts
 from tracestore.extract.scores import tile_scores
 from tracestore.model import Gauge
 
 _ACROSS: Final = 1e-3
-"""Cosines of gradient and embedding under this at every token are none (an epsilon inside the norm, and rounding, leave that much)."""
+"""Cosines under this at every token are none: an epsilon inside a norm, and rounding, leave that much."""
 
 STEPS: Final = 20
 """Points of the path of integrated gradients (Gauss-Legendre)."""
 
 
-def _gradients(case: Case, scale: Tensor, gauge: Gauge) -> tuple[Tensor, Tensor]:
-    """Give dz/dx [n, T, d] at the embeddings times each of `scale` [n], and the embeddings [T, d]."""
+def _gradients(case: Case, scale: Tensor, gauge: Gauge, *, along: bool) -> tuple[Tensor, Tensor]:
+    """Give dz/dx [n, T, d] at the embeddings times each of `scale` [n], and the embeddings [T, d].
+
+    `along` says that they will be multiplied: refused with UnsupportedModelError where that is zero by construction.
+    """
     attributor = case.attributor
     model: Any = attributor.model
     held: list[Tensor] = []
@@ -47,8 +51,15 @@ def _gradients(case: Case, scale: Tensor, gauge: Gauge) -> tuple[Tensor, Tensor]
             use_plain_experts(model, stack)
         stack.callback(model.get_input_embeddings().register_forward_hook(hook).remove)
         finals: list[Tensor] = []
+        entered: list[Tensor] = []
+        first = attributor.layout.blocks[0].layer
+        stack.callback(
+            first.register_forward_pre_hook(lambda m, a, k: entered.append(hidden_argument(m, a, k)[0]), with_kwargs=True).remove
+        )
         stack.callback(attributor.layout.final_norm.register_forward_hook(lambda _m, _a, out: finals.append(out)).remove)
         model.base_model(input_ids=case.ids.expand(len(scale), -1), use_cache=False)
+        if along:
+            _need_scale(case, entered[0], held[0])
         row = finals[-1][:, case.pos]
         vector, _ = attributor.reader.direction(gauge, case.token_id, None, row)
         (gradient,) = torch.autograd.grad((row @ vector.to(row.dtype)).sum(), held[0])
@@ -59,10 +70,15 @@ def _one(case: Case) -> Tensor:
     return torch.ones(1, device=case.attributor.device)
 
 
-def _need_size(case: Case, gradient: Tensor, x: Tensor) -> None:
-    """Refuse a model that a factor on its embeddings cannot change: gradients along them are rounding, and so is what is made of them."""
-    along, size = (gradient * x).sum(-1).abs(), gradient.norm(dim=-1) * x.norm(dim=-1)
-    if bool((along <= _ACROSS * size).all()):
+def _need_scale(case: Case, entered: Tensor, x: Tensor) -> None:
+    """Refuse a model that a factor on its embeddings cannot change: gradients along them are rounding, and so is what is made of them.
+
+    `entered` is the residual stream of the first layer, `x` the embeddings it is made of, both [n, T, d].
+    """
+    probe = torch.randn(entered.shape[-1], generator=torch.Generator().manual_seed(0)).to(entered)
+    (slope,) = torch.autograd.grad((entered @ probe).sum(), x, retain_graph=True)
+    slope, x = slope[-1], x[-1]  # of the largest factor: near zero an epsilon inside the norm is all that counts
+    if bool(((slope * x).sum(-1).abs() <= _ACROSS * slope.norm(dim=-1) * x.norm(dim=-1)).all()):
         raise UnsupportedModelError(
             f"{type(case.attributor.model).__name__} reads its embeddings through a norm: along them its gradient is zero"
         )
@@ -70,14 +86,13 @@ def _need_size(case: Case, gradient: Tensor, x: Tensor) -> None:
 
 def saliency(case: Case, gauge: Gauge = "centred") -> Scores:
     """L2 norm of the gradient at each token."""
-    gradient, _ = _gradients(case, _one(case), gauge)
+    gradient, _ = _gradients(case, _one(case), gauge, along=False)
     return as_scores(gradient[0].norm(dim=-1))
 
 
 def gradient_x_input(case: Case, gauge: Gauge = "centred") -> Scores:
     """< gradient, embedding >, signed. Raises UnsupportedModelError where the model reads its embeddings through a norm."""
-    gradient, x = _gradients(case, _one(case), gauge)
-    _need_size(case, gradient[0], x)
+    gradient, x = _gradients(case, _one(case), gauge, along=True)
     return as_scores((gradient[0] * x).sum(-1))
 
 
@@ -93,12 +108,11 @@ def integrated_gradients(case: Case, steps: int = STEPS, gauge: Gauge = "centred
         if not len(part):
             continue
         scale = torch.from_numpy((points[part] + 1) / 2).to(case.attributor.device)
-        gradient, x = _gradients(case, scale, gauge)
+        gradient, x = _gradients(case, scale, gauge, along=True)
         weighted = torch.einsum("n,ntd->td", torch.from_numpy(weights[part] / 2).to(gradient), gradient)
         total = weighted if total is None else total + weighted
     assert total is not None
     assert x is not None
-    _need_size(case, gradient[-1], x)  # of the last point, next to the embeddings themselves
     return as_scores((total * x).sum(-1))
 
 

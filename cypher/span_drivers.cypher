@@ -13,10 +13,10 @@
 // column last_pos: int -- position of its last token
 // column own: bool -- does it reach over the explained token itself
 // column score: float -- signed contribution of its tokens, logits
-// column direct: float -- sum of |edge| from them into the explained position, logits
+// column direct: float -- sum of |edge| from them into the explained position, with attention sinks, logits
 // column total: float -- sum of |edge| from them into all positions, logits
 // column share: float -- share of `direct`, sinks left out, 0 to 1; spans overlap, so the shares of different kinds do not add up
-// column rank_direct: int -- 1 is the largest `direct` among all spans of the prediction; sinks last
+// column rank_direct: int -- 1 is the largest `direct` among all spans of the prediction, sinks left out
 // column text: string? -- its text; null where text was not kept
 // column output_id: string -- the explained prediction
 // order: -share, kind, ordinal

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     import pyarrow as pa
 
-SCHEMA_VERSION: Final = 2
+SCHEMA_VERSION: Final = 3
 """Version of everything in this module. A package with another number is refused by this code."""
 
 UID_BITS: Final = 32
@@ -289,8 +289,8 @@ EDGES: Final[tuple[Edge, ...]] = (
             _f("total_address", "sum of |KEY| into all positions, logits; 0 for frozen"),
             _f("direct", "direct_value + direct_address, logits"),
             _f("total", "total_value + total_address, logits"),
-            _i("rank_direct", "1 is the largest `direct`; sinks last"),
-            _i("rank_total", "1 is the largest `total`; sinks last"),
+            _i("rank_direct", "1 is the largest `direct`, sinks left out of a span's; sinks last"),
+            _i("rank_total", "1 is the largest `total`, sinks left out of a span's; sinks last"),
             _f("share", "share of `direct`, sinks left out (0 for a sink), 0 to 1"),
         ),
         "how much a token (or a span of them) contributed to an explained prediction",
@@ -318,8 +318,13 @@ EDGES: Final[tuple[Edge, ...]] = (
                 "score",
                 "signed contribution to the later span, logits: exact, they add up with its bias, own, unassigned",
             ),
-            _f("total", "the same with generated tokens in between followed back to what drove them, logits: conserving, a ranking"),
-            _i("rank", "1 is the largest |score|"),
+            _f(
+                "direct",
+                "sum over the later span's Outputs of `direct` of the tokens that belong to the earlier one, attention sinks left out, "
+                "logits: a ranking",
+            ),
+            _f("total", "`score` with generated tokens in between followed back to what drove them, logits: conserving, a ranking"),
+            _i("rank", "1 is the largest `direct`"),
         ),
         "a span that carried a later one",
     ),

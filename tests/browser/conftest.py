@@ -54,8 +54,8 @@ def reasoned(trace: Trace) -> Trace:
         "last_pos": [last for _, last in ends],
         "text": ["".join(words[first : last + 1]) for first, last in ends],
     }
-    scores = np.array([2.5, -1.0], dtype=np.float32)
-    supports = {"src": [local, local + 1], "dst": [local + 2] * 2, "score": scores, "total": scores, "rank": [1, 2]}
+    scores, directs = np.array([[2.5, -1.0], [3.0, 4.0]], dtype=np.float32)
+    supports = {"src": [local, local + 1], "dst": [local + 2] * 2, "score": scores, "direct": directs, "total": scores, "rank": [2, 1]}
     items = trace.table("Item")
     place = items.schema.get_field_index("rationale")
     told = items.set_column(place, items.schema.field("rationale"), [["John got the book, so the book is his."] * items.num_rows])

@@ -124,3 +124,8 @@ def test_steps_stand_beside_the_text_and_a_persons_rationale(page: Page, shown: 
     page.keyboard.press("Enter")
     assert page.locator(".text .token.target").count() == 4  # the answer's tokens are marked in the text
     expect(page.locator("#said")).to_have_text(re.compile(r"answer: carried by \d"))
+    carriers = page.locator(".list li")
+    expect(carriers).to_have_text([re.compile(r"step.*4\.000 \(score \u22121\.000\)"), re.compile(r"step.*3\.000 \(score \+2\.500\)")])
+    page.get_by_label("Signed score").check()
+    page.locator(".steps .node").last.press("Enter")
+    expect(carriers).to_have_text([re.compile(r"step.*score \+2\.500"), re.compile(r"step.*score \u22121\.000")])

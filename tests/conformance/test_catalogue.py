@@ -161,7 +161,7 @@ def test_checks_over_everything_and_over_one_trace(store: Store, oracle: Oracle,
     assert max(compare(store, oracle, query, {"tolerance": 0.0, **more}) for more in (*FILTERS, *CORRECT, *ORIGIN)) > 0
 
 
-@pytest.mark.parametrize("params", both([{"by": "score"}, {"by": "total"}], [{}, {"steps_only": True}]))
+@pytest.mark.parametrize("params", both([{}, {"by": "score"}, {"by": "total"}], [{}, {"steps_only": True}]))
 def test_steps_of_a_trace(store: Store, oracle: Oracle, traces: list[Trace], params: Params) -> None:
     cut = [trace for trace in traces if trace.table("SUPPORTS.Span.Span").num_rows]
     assert len(cut) == 2

@@ -89,6 +89,28 @@ def test_steps_add_up_to_what_is_explained(loaded: LoadedModel) -> None:
     assert all(row["explained"] is None for row in documents)
 
 
+@pytest.mark.parametrize("targets", ["span:step", "span:step:each"])
+def test_steps_are_ranked_by_direct_without_attention_sinks(loaded: LoadedModel, targets: str) -> None:
+    found = trace(loaded, replace(ITEM, steps="sentence", targets=targets))
+    spans, tokens = ({row["local"]: row for row in rows(found, name)} for name in ("Span", "Token"))
+    outputs = {o.row["local"]: o.row["pos"] for o in found.outputs}
+    steps = [local for local, row in spans.items() if row["kind"] == "step"]
+    for step in steps:
+        mine = [local for local, pos in outputs.items() if spans[step]["first_pos"] <= pos + 1 <= spans[step]["last_pos"]]
+        sums = dict.fromkeys(spans, 0.0)
+        for edge in rows(found, "INFLUENCES.Token.Output"):
+            token = tokens[edge["src"]]
+            for local, span in spans.items():
+                if edge["dst"] in mine and span["first_pos"] <= token["pos"] <= span["last_pos"] and not token["sink"]:
+                    sums[local] += edge["direct"]
+        edges = sorted((row for row in rows(found, "SUPPORTS.Span.Span") if row["dst"] == step), key=lambda row: row["rank"])
+        assert {row["src"] for row in edges} == {local for local, row in spans.items() if row["kind"] == "document"} | set(
+            steps[: steps.index(step)]
+        )
+        assert {row["src"]: row["direct"] for row in edges} == pytest.approx({row["src"]: sums[row["src"]] for row in edges}, abs=1e-4)
+        assert [row["direct"] for row in edges] == sorted((row["direct"] for row in edges), reverse=True)
+
+
 def test_a_step_summed_or_token_by_token_gives_the_same_direct_support(loaded: LoadedModel) -> None:
     one, other = (trace(loaded, replace(ITEM, steps="sentence", targets=t)) for t in ("span:step", "span:step:each"))
     assert len(one.outputs) == 2 < len(other.outputs)

@@ -120,15 +120,19 @@ def test_span_influences_are_the_sums_of_their_tokens(rich: Trace) -> None:
     assert {(edge["src"], edge["dst"]) for edge in edges} == {
         (local, output) for local, span in spans.items() for output, pos in outputs.items() if span["first_pos"] <= pos
     }
+    unsinked = dict[tuple[int, int, str], float]()
     for edge in edges:
         span = spans[edge["src"]]
         inside = [e for e in by_token if e["dst"] == edge["dst"] and span["first_pos"] <= tokens[e["src"]] <= span["last_pos"]]
         for name in ("score", "direct_value", "total_value", "direct", "total", "share"):
             assert edge[name] == pytest.approx(sum(e[name] for e in inside), abs=1e-4)
+            unsinked[edge["src"], edge["dst"], name] = sum(e[name] for e in inside if tokens[e["src"]] > 0)
     for output in outputs:
-        mine = sorted((e for e in edges if e["dst"] == output), key=lambda e: e["rank_direct"])
-        assert [e["rank_direct"] for e in mine] == list(range(1, len(mine) + 1))
-        assert [e["direct"] for e in mine] == sorted((e["direct"] for e in mine), reverse=True)
+        for name in ("direct", "total"):
+            mine = sorted((e for e in edges if e["dst"] == output), key=lambda e: e[f"rank_{name}"])
+            assert [e[f"rank_{name}"] for e in mine] == list(range(1, len(mine) + 1))
+            sizes = [unsinked[e["src"], output, name] for e in mine]
+            assert sizes == pytest.approx(sorted(sizes, reverse=True))
 
 
 def test_tokens_say_where_they_come_from(loaded: LoadedModel, rich: Trace) -> None:

@@ -33,6 +33,7 @@ def extra_tables(rng: np.random.Generator, tables: dict[str, pa.Table], numbers:
     if "Span" in tables:
         spans = tables["Span"]["local"].to_numpy()
         made["SUPPORTS.Span.Span"] = build_table(
-            "SUPPORTS.Span.Span", {"src": spans[:1], "dst": spans[1:2], "score": weights()[:1], "total": weights()[:1], "rank": [1]}
+            "SUPPORTS.Span.Span",
+            {"src": spans[:1], "dst": spans[1:2], "score": weights()[:1], "direct": [0.5], "total": weights()[:1], "rank": [1]},
         )
     return made

@@ -87,7 +87,7 @@ def step_graph(g: Oracle, p: Params) -> Iterator[Row]:
             row = {"step_kind": step["kind"], "step": step["ordinal"], "step_text": step["text"]}
             row |= {name: step[name] for name in ("explained", "bias", "own", "unassigned")}
             row |= {f"source_{name}": source[name] for name in ("kind", "ref", "text")} | {"source": source["ordinal"]}
-            yield row | {name: edge[name] for name in ("score", "total", "rank")}
+            yield row | {name: edge[name] for name in ("score", "direct", "total", "rank")}
 
 
 def _model_pairs(g: Oracle, p: Params) -> Iterator[Pair]:

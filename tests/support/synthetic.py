@@ -271,9 +271,16 @@ def _supports(rng: np.random.Generator, spans: pa.Table) -> pa.Table:
         if target["kind"] in ("step", "answer") and source["kind"] != "answer" and source["first_pos"] < target["first_pos"]
     ]
     score = quantise(rng.normal(0, 1, len(pairs))).astype(np.float32)
-    rank = [1 + sum(abs(score[j]) > abs(score[i]) for j, q in enumerate(pairs) if q[1] == p[1]) for i, p in enumerate(pairs)]
-    columns = {"src": [pair[0] for pair in pairs], "dst": [pair[1] for pair in pairs], "score": score, "total": -2 * score, "rank": rank}
-    return build_table("SUPPORTS.Span.Span", columns)
+    direct = (np.abs(score) + quantise(rng.exponential(2, len(pairs)))).astype(np.float32)  # in another order than |score|
+    rank = [1 + sum(direct[j] > direct[i] for j, q in enumerate(pairs) if q[1] == p[1]) for i, p in enumerate(pairs)]
+    columns = {
+        "src": [pair[0] for pair in pairs],
+        "dst": [pair[1] for pair in pairs],
+        "score": score,
+        "direct": direct,
+        "total": -2 * score,
+    }
+    return build_table("SUPPORTS.Span.Span", {**columns, "rank": rank})
 
 
 def _rank(values: Array, sinks: Array) -> Array:

@@ -17,7 +17,7 @@ from typing import Final
 
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.figures import bars, side_by_side, step_picture
-from tracestore.evaluate.human import agreement, step_graph, summary
+from tracestore.evaluate.human import ORDERS, agreement, step_graph, summary
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.methods import Method
 from tracestore.evaluate.report import interval, methods_of, suite_report
@@ -77,7 +77,7 @@ def run(
             _draw_suite(suite.name, rows, folder)
         if suite.proofs:
             chains = [item for item in items if item.proof]
-            settings = replace(settings, methods=(STEPS_BY,))
+            settings = replace(settings, methods=(STEPS_BY, *ORDERS))
             path = folder / f"{suite.name}-steps.jsonl"
             found.steps = run_items(chains, compare_steps, settings, path, workers, limit=limit)
             _draw_steps(chains[:limit][:PICTURES], workers, folder)

@@ -49,16 +49,15 @@ def _human(graph: StepGraph) -> str:
 
 def _traced(graph: StepGraph) -> str:
     rows = []
-    for step, weights in graph.weights.items():
-        for source, weight in sorted(weights.items(), key=lambda pair: -abs(pair[1]))[:4]:
+    for step, weights in graph.direct.items():
+        for source, weight in sorted(weights.items(), key=lambda pair: -pair[1])[:4]:
             named = ' class="yes"' if (source, step) in graph.proof else ""
-            rows.append(
-                f"<tr{named}><td>{step}</td><td>{source}</td><td>{escape(graph.nodes[source])}</td><td class=n>{weight:+.2f}</td></tr>"
-            )
+            numbers = f"<td class=n>{weight:.2f}</td><td class=n>{graph.score[step][source]:+.2f}</td>"
+            rows.append(f"<tr{named}><td>{step}</td><td>{source}</td><td>{escape(graph.nodes[source])}</td>{numbers}</tr>")
     output = graph.trace.outputs[-1]
     text = influence_html(dict(output.row), output.influences().to_pylist(), style=False)
-    table = "<table><tr><th>step</th><th>took from</th><th></th><th>logits</th></tr>" + "".join(rows) + "</table>"
-    return f"<h2>Trace</h2>{text}{table}"
+    head = "<tr><th>step</th><th>took from</th><th></th><th>direct, logits</th><th>signed score</th></tr>"
+    return f"<h2>Trace</h2>{text}<table>{head}{''.join(rows)}</table>"
 
 
 def _pyplot() -> Any:
@@ -76,16 +75,16 @@ def step_picture(graph: StepGraph, path: Path) -> None:
     """Draw a step graph beside its proof as two matrices (PNG): rows are steps, columns earlier spans."""
     plt = _pyplot()
     names = list(graph.nodes)
-    steps = list(graph.weights)
-    ours = np.array([[graph.weights[step].get(name, np.nan) for name in names] for step in steps], dtype=float)
+    steps = list(graph.direct)
+    ours = np.array([[graph.direct[step].get(name, np.nan) for name in names] for step in steps], dtype=float)
     human = np.array([[float((name, step) in graph.proof) for name in names] for step in steps])
     figure, axes = plt.subplots(1, 2, figsize=(11, 1.2 + 0.6 * len(steps)), layout="constrained")
-    limit = float(np.nanmax(np.abs(ours))) if np.isfinite(ours).any() else 1.0
-    for axis, values, title, colours, low in (
-        (axes[0], human, "a person's proof", "Greys", 0.0),
-        (axes[1], ours, "SUPPORTS, logits", "RdBu", -limit),
+    limit = float(np.nanmax(ours)) if np.isfinite(ours).any() else 1.0
+    for axis, values, title, colours, high in (
+        (axes[0], human, "a person's proof", "Greys", 1.0),
+        (axes[1], ours, "SUPPORTS.direct, logits", "Blues", limit),
     ):
-        image = axis.imshow(values, cmap=colours, vmin=low, vmax=1.0 if low == 0 else limit, aspect="auto")
+        image = axis.imshow(values, cmap=colours, vmin=0.0, vmax=high, aspect="auto")
         axis.set_xticks(range(len(names)), names)
         axis.set_yticks(range(len(steps)), steps)
         axis.set_title(title)

@@ -2,8 +2,9 @@
 
 1. The item's chain is replayed as a given answer; every sentence of the prompt and every step is a span (p1, p2, ..., s1, s2, ...).
 2. One backward pass a step explains the sum over its tokens; SUPPORTS says what it took from every earlier span.
-3. For each step the earlier spans are ranked, by our SUPPORTS and by two orders that see nothing (the nearest first, at random), and
-   compared with the proof's edges: is the first one right (top1), and the area under the precision-recall curve (auprc).
+3. For each step the earlier spans are ranked, by SUPPORTS (`direct`, unsigned, attention sinks left out), by the signed score's |value|,
+   and by two orders that see nothing (the nearest first, at random). Each is compared with the proof's edges: is the first one right
+   (top1), and the area under the precision-recall curve (auprc).
 """
 
 from __future__ import annotations
@@ -24,17 +25,21 @@ from tracestore.extract.trace import trace
 from tracestore.ids import content_hash
 from tracestore.model import Item, Method, PruningOptions, SpanRequest, Trace, TraceOptions
 
+ORDERS: Final = ("supports", "signed score", "nearest first", "random")
+"""Orders of the earlier spans that are compared with a proof."""
+
 _SENTENCE: Final = re.compile(r"[^.!?]+[.!?]?\s*")
 _KEPT: Final = PruningOptions(max_edges=200)  # the comparison needs token scores alone, which are complete at any pruning
 
 
 @dataclass(frozen=True, slots=True)
 class StepGraph:
-    """What each step took from earlier spans: `weights[step][source]`, signed, logits; and what a person says (`proof`)."""
+    """What each step took from earlier spans, `direct[step][source]` and the signed `score`, logits; and what a person says (`proof`)."""
 
     annotated: Annotated
     nodes: Mapping[str, str]  # name -> text, in order of the text
-    weights: Mapping[str, Mapping[str, float]]
+    direct: Mapping[str, Mapping[str, float]]
+    score: Mapping[str, Mapping[str, float]]
     trace: Trace
 
     @property
@@ -63,29 +68,28 @@ def step_graph(loaded: LoadedModel, annotated: Annotated, method: Method) -> Ste
     found = trace(loaded, chain_item(annotated), TraceOptions(method=method, pruning=_KEPT))
     spans: dict[int, dict[str, Any]] = {row["local"]: row for row in found.table("Span").to_pylist() if row["ref"]}
     names = {local: str(row["ref"]) for local, row in sorted(spans.items(), key=lambda pair: pair[1]["first_pos"])}
-    weights: dict[str, dict[str, float]] = {name: {} for name in names.values() if name.startswith("s")}
+    direct: dict[str, dict[str, float]] = {name: {} for name in names.values() if name.startswith("s")}
+    score: dict[str, dict[str, float]] = {name: {} for name in direct}
     for edge in found.table(schema.edge_table("SUPPORTS", "Span", "Span")).to_pylist():
         if edge["src"] in names and edge["dst"] in names:
-            weights[names[edge["dst"]]][names[edge["src"]]] = float(edge["score"])
-    return StepGraph(annotated, {name: str(spans[local]["text"]).strip() for local, name in names.items()}, weights, found)
+            direct[names[edge["dst"]]][names[edge["src"]]] = float(edge["direct"])
+            score[names[edge["dst"]]][names[edge["src"]]] = float(edge["score"])
+    return StepGraph(annotated, {name: str(spans[local]["text"]).strip() for local, name in names.items()}, direct, score, found)
 
 
 def agreement(graph: StepGraph) -> list[Row]:
     """Compare a step graph with the proof: one row per order of sources, averaged over the steps that the proof explains."""
     names = list(graph.nodes)
     rng = np.random.default_rng(int(content_hash(["step graph", graph.annotated.id])[:12], 16))
-    orders: dict[str, list[tuple[float, float]]] = {"supports": [], "nearest first": [], "random": []}
-    for step in graph.weights:
+    orders: dict[str, list[tuple[float, float]]] = {name: [] for name in ORDERS}
+    for step in graph.direct:
         earlier = names[: names.index(step)]
         right = {earlier.index(source) for source, end in graph.proof if end == step and source in earlier}
         if not right or len(right) == len(earlier):
             continue
-        weights = [abs(graph.weights[step].get(source, 0.0)) for source in earlier]
-        for name, ranked in (
-            ("supports", sorted(range(len(earlier)), key=lambda i: -weights[i])),
-            ("nearest first", list(range(len(earlier)))[::-1]),
-            ("random", rng.permutation(len(earlier)).tolist()),
-        ):
+        by_direct, by_score = (_largest_first(weights[step], earlier) for weights in (graph.direct, graph.score))
+        nearest, chance = list(range(len(earlier)))[::-1], rng.permutation(len(earlier)).tolist()
+        for name, ranked in zip(ORDERS, (by_direct, by_score, nearest, chance), strict=True):
             orders[name].append((float(ranked[0] in right), average_precision(ranked, right)))
     return [
         {
@@ -99,6 +103,11 @@ def agreement(graph: StepGraph) -> list[Row]:
         for name, found in orders.items()
         if found
     ]
+
+
+def _largest_first(weights: Mapping[str, float], sources: Sequence[str]) -> list[int]:
+    """Order the indices of sources by |weight|; equal ones stay in the order of the text."""
+    return sorted(range(len(sources)), key=lambda i: -abs(weights.get(sources[i], 0.0)))
 
 
 def summary(rows: Sequence[Row], order: str, measure: str) -> list[float]:

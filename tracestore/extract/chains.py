@@ -3,11 +3,13 @@
 1. Every token belongs to one span, the shortest around it (of two equally long ones the kind that comes first in `_KINDS`), or to none.
 2. Targets are the step spans, and the answer span. A target's tokens are those that belong to it; an answer that is cut into steps
    throughout has all of its tokens. Its Outputs are those that explain tokens of it (one by one, or summed over a stretch).
-3. Direct: the scores of its Outputs, summed by the span to which the source belongs. With the sources in the target itself (`own`),
+3. Score: the scores of its Outputs, summed by the span to which the source belongs. With the sources in the target itself (`own`),
    those in no span (`unassigned`) and the biases they add up to what is explained: exact, signed.
-4. Total: the same mass, but what lies on a generated token that was itself explained is passed on to the tokens that drove *it*, in
-   proportion to their `share`, until it rests on tokens that were not generated (or not explained). Nothing is lost on the way: what
-   rests adds up to what was direct. A span's total is the mass that enters it from outside, counted once on its way back.
+4. Direct, by which the sources are ranked: `direct` of its Outputs, unsigned, summed in the same way with attention sinks left out.
+   A signed sum is no ranking, for contributions cancel; and what lies on a sink says nothing about the span that happens to hold it.
+5. Total: the mass of the score, but what lies on a generated token that was itself explained is passed on to the tokens that drove
+   *it*, in proportion to their `share`, until it rests on tokens that were not generated (or not explained). Nothing is lost on the
+   way: what rests adds up to the score. A span's total is the mass that enters it from outside, counted once on its way back.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ class Unit:
     explained: float
     bias: float
     score: Floats  # [last]
-    share: Floats  # [last] not negative
+    share: Floats  # [last] not negative, 0 on attention sinks
+    direct: Floats  # [last] the Output's `direct`, not negative, 0 on attention sinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,30 +71,32 @@ def trace_chain(spans: Sequence[TokenSpan], units: Sequence[Unit], length: int, 
             mine = [unit for unit in units if inside[unit.first : unit.last + 1].all()]
             if mine:
                 found[index] = inside, mine
-    direct = np.zeros((len(found), length))
+    mass, unsigned = np.zeros((2, len(found), length))
     for row, (_, mine) in enumerate(found.values()):
         for unit in mine:
-            direct[row, : len(unit.score)] += unit.score
+            mass[row, : len(unit.score)] += unit.score
+            unsigned[row, : len(unit.direct)] += unit.direct
     insides = np.stack([inside for inside, _ in found.values()]) if found else np.zeros((0, length), dtype=bool)
-    outside = np.where(insides, 0.0, direct)
-    scores = _by_owner(outside, owner, len(spans))
-    entered = scores[:, 1:] + _followed(direct, insides, units, owner, len(spans))
+    scores = _by_owner(np.where(insides, 0.0, mass), owner, len(spans))
+    direct = _by_owner(np.where(insides, 0.0, unsigned), owner, len(spans))
+    entered = scores[:, 1:] + _followed(mass, insides, units, owner, len(spans))
     properties: dict[int, Mapping[str, float]] = {}
-    columns: dict[str, list[Any]] = {name: [] for name in ("src", "dst", "score", "total", "rank")}
+    columns: dict[str, list[Any]] = {name: [] for name in ("src", "dst", "score", "direct", "total", "rank")}
     for row, (index, (inside, mine)) in enumerate(found.items()):
         properties[index] = {
             "explained": sum(unit.explained for unit in mine),
             "bias": sum(unit.bias for unit in mine),
-            "own": float(direct[row, inside].sum()),
+            "own": float(mass[row, inside].sum()),
             "unassigned": float(scores[row, 0]),
         }
-        score, total = scores[row, 1:], entered[row]
+        score, weight, total = scores[row, 1:], direct[row, 1:], entered[row]
         within = {i for i, span in enumerate(spans) if inside[span.first_pos : span.last_pos + 1].all()}
-        sources = [i for i in np.flatnonzero((score != 0) | (total != 0)).tolist() if i not in within]
-        sources.sort(key=lambda i: (-abs(score[i]), -abs(total[i]), i))
+        sources = [i for i in np.flatnonzero((score != 0) | (weight != 0) | (total != 0)).tolist() if i not in within]
+        sources.sort(key=lambda i: (-weight[i], -abs(score[i]), -abs(total[i]), i))
         columns["src"] += [first_span_local + i for i in sources]
         columns["dst"] += [first_span_local + index] * len(sources)
         columns["score"] += score[sources].tolist()
+        columns["direct"] += weight[sources].tolist()
         columns["total"] += total[sources].tolist()
         columns["rank"] += range(1, len(sources) + 1)
     wanted = schema.arrow_schema(schema.edge_table("SUPPORTS", "Span", "Span"))

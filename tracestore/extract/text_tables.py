@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from tracestore import schema
+from tracestore.extract.attribution import Bools, Floats
 from tracestore.extract.spans import TokenSpan
 from tracestore.extract.tokenise import Tokenised
 from tracestore.model import Item, Origin
@@ -109,7 +110,7 @@ def span_influences(record: TextRecord, token_influences: pa.Table) -> pa.Table:
     """Sum one Output's INFLUENCES of tokens into those of spans: every span that begins at or before its position.
 
     A span that holds explained tokens itself counts with its tokens up to the explained position alone. Ranks are among the Output's
-    spans; a span of sinks alone comes last.
+    spans, by the same sums without attention sinks; a span of sinks alone comes last.
     """
     name = schema.edge_table("INFLUENCES", "Span", "Output")
     count = token_influences.num_rows  # positions 0 to the Output's own
@@ -121,13 +122,18 @@ def span_influences(record: TextRecord, token_influences: pa.Table) -> pa.Table:
         "src": record.first_span_local + index,
         "dst": np.full(len(index), token_influences["dst"][0].as_py()),
     }
+    open_tokens = ~np.asarray(record.sinks[:count], dtype=bool)
+
+    def inside(values: Floats | Bools) -> Floats:
+        before: Floats = np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])
+        found: Floats = before[stop] - before[first]
+        return found
+
     for key in _SUMMED:
-        before = np.concatenate([[0.0], np.cumsum(token_influences[key].to_numpy().astype(np.float64))])
-        columns[key] = before[stop] - before[first]
-    others = np.concatenate([[0], np.cumsum(~np.asarray(record.sinks[:count], dtype=bool))])
-    only_sinks = others[stop] == others[first]
+        columns[key] = inside(token_influences[key].to_numpy())
+    only_sinks = inside(open_tokens) == 0
     for key in ("direct", "total"):
-        order = np.lexsort((index, -columns[key], only_sinks))
+        order = np.lexsort((index, -inside(np.where(open_tokens, token_influences[key].to_numpy(), 0.0)), only_sinks))
         columns[f"rank_{key}"] = np.empty(len(order), dtype=np.int64)
         columns[f"rank_{key}"][order] = np.arange(1, len(order) + 1)
     wanted = schema.arrow_schema(name)

@@ -1,4 +1,4 @@
-// Made from schema.py (schema version 2). Applied once; never edited afterwards.
+// Made from schema.py (schema version 3). Applied once; never edited afterwards.
 
 CREATE NODE TABLE IF NOT EXISTS Trace (
   uid INT64 PRIMARY KEY,
@@ -222,6 +222,7 @@ CREATE REL TABLE IF NOT EXISTS KNOCKOUT (
 CREATE REL TABLE IF NOT EXISTS SUPPORTS (
   FROM Span TO Span,
   score FLOAT,
+  direct FLOAT,
   total FLOAT,
   rank INT64
 );

@@ -1,4 +1,4 @@
-// Made from schema.py (schema version 2). Applied once and never edited afterwards.
+// Made from schema.py (schema version 3). Applied once and never edited afterwards.
 
 CREATE CONSTRAINT storecounter_name IF NOT EXISTS FOR (n:StoreCounter) REQUIRE n.name IS UNIQUE;
 CREATE CONSTRAINT storetrace_trace_id IF NOT EXISTS FOR (n:StoreTrace) REQUIRE n.trace_id IS UNIQUE;

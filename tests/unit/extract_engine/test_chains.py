@@ -19,6 +19,13 @@ def span(kind: Any, first: int, last: int, ref: str | None = None) -> TokenSpan:
     return TokenSpan(kind, ref, 0, first, last, "")
 
 
+def ranked(chain: Chain, target: int) -> list[tuple[int, float]]:
+    """Give the sources of a target by rank, with their `direct`."""
+    mine = sorted((row for row in chain.supports.to_pylist() if row["dst"] == FIRST + target), key=lambda row: row["rank"])
+    assert [row["rank"] for row in mine] == list(range(1, len(mine) + 1))
+    return [(row["src"] - FIRST, row["direct"]) for row in mine]
+
+
 def edges(chain: Chain) -> dict[tuple[int, int], tuple[float, float]]:
     rows = chain.supports.to_pylist()
     return {(row["src"] - FIRST, row["dst"] - FIRST): (row["score"], row["total"]) for row in rows}
@@ -34,8 +41,8 @@ def test_a_chain_by_hand() -> None:
     """Tokens: 0 sink, 1 document A, 2 document B, 3 step one, 4 step two. Step one comes from A; step two from step one and B."""
     spans = [span("document", 1, 1), span("document", 2, 2), span("answer", 3, 4), span("step", 3, 3), span("step", 4, 4)]
     units = [
-        Unit(3, 3, 5.0, 0.5, np.array([0.25, 4.0, 0.25]), np.array([0.0, 0.75, 0.25])),
-        Unit(4, 4, 7.0, 1.0, np.array([0.5, 0.5, 1.0, 4.0]), np.array([0.0, 0.1, 0.3, 0.6])),
+        Unit(3, 3, 5.0, 0.5, np.array([0.25, 4.0, 0.25]), np.array([0.0, 0.75, 0.25]), np.array([0.0, 3.0, 1.0])),
+        Unit(4, 4, 7.0, 1.0, np.array([0.5, 0.5, 1.0, 4.0]), np.array([0.0, 0.1, 0.3, 0.6]), np.array([0.0, 1.0, 3.0, 6.0])),
     ]
     chain = trace_chain(spans, units, 5, FIRST)
     assert chain.spans[3] == {"explained": 5.0, "bias": 0.5, "own": 0.0, "unassigned": 0.25}
@@ -50,8 +57,20 @@ def test_a_chain_by_hand() -> None:
         (0, 2): (4.5, 7.5),
         (1, 2): (1.25, 2.25),
     }
-    ranks = {(row["dst"] - FIRST, row["rank"]): row["src"] - FIRST for row in chain.supports.to_pylist()}
-    assert [ranks[4, rank] for rank in (1, 2, 3)] == [3, 1, 0]
+    assert ranked(chain, 3) == [(0, 3.0), (1, 1.0)]
+    assert ranked(chain, 4) == [(3, 6.0), (1, 3.0), (0, 1.0)]
+    assert ranked(chain, 2) == [(0, 4.0), (1, 4.0)]  # equal: the larger |score| is first
+
+
+def test_the_unsigned_ranking_leaves_out_sinks_and_what_cancels_stays_large() -> None:
+    """Tokens: 0 sink and 1 document A, 2 and 3 document B, 4 and 5 the step. The sink's score is A's; B's scores cancel."""
+    spans = [span("document", 0, 1), span("document", 2, 3), span("step", 4, 5)]
+    unit = Unit(4, 5, 6.5, 0.5, np.array([4.0, 1.0, 3.0, -2.5, 0.5]), np.full(5, 0.25), np.array([0.0, 1.5, 3.5, 2.5, 9.0]))
+    chain = trace_chain(spans, [unit], 6, FIRST)
+    assert ranked(chain, 2) == [(1, 6.0), (0, 1.5)]
+    assert edges(chain)[0, 2][0] == 5.0  # with the sink: the score stays exact
+    assert edges(chain)[1, 2][0] == 0.5
+    assert chain.spans[2] == {"explained": 6.5, "bias": 0.5, "own": 0.5, "unassigned": 0.0}
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -83,10 +102,10 @@ def test_mass_is_conserved_and_followed_as_walks_would(seed: int, stretches: boo
 
 
 def random_unit(rng: np.random.Generator, first: int, last: int) -> Unit:
-    score, share = rng.normal(size=last), rng.random(last)
+    score, share, direct = rng.normal(size=last), rng.random(last), rng.random(last)
     share[0] = 0.0
     bias = float(rng.normal())
-    return Unit(first, last, float(score.sum()) + bias, bias, score, share / share.sum())
+    return Unit(first, last, float(score.sum()) + bias, bias, score, share / share.sum(), direct)
 
 
 def walks(direct: Any, units: list[Unit], owner: Any, inside: set[int]) -> tuple[Any, dict[int, float]]:

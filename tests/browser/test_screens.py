@@ -126,6 +126,7 @@ def test_steps_stand_beside_the_text_and_a_persons_rationale(page: Page, shown: 
     expect(page.locator("#said")).to_have_text(re.compile(r"answer: carried by \d"))
     carriers = page.locator(".list li")
     expect(carriers).to_have_text([re.compile(r"step.*4\.000 \(score \u22121\.000\)"), re.compile(r"step.*3\.000 \(score \+2\.500\)")])
-    page.get_by_label("Signed score").check()
+    page.get_by_text("Signed score", exact=True).click()
+    expect(page.locator(".lead")).to_contain_text("its width by |score|")
     page.locator(".steps .node").last.press("Enter")
     expect(carriers).to_have_text([re.compile(r"step.*score \+2\.500"), re.compile(r"step.*score \u22121\.000")])

@@ -215,3 +215,5 @@ def rebuild(
         write_json(report_json(report))
     else:
         say(report_text(report))
+    if report.message:
+        say(report.message)

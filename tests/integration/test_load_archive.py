@@ -150,6 +150,25 @@ def test_an_archive_of_a_newer_schema_is_refused(archive: Archive, url: str) -> 
         load_archive(fresh(archive), store)
 
 
+def test_packages_of_an_older_schema_are_named_and_alone_refused(archive: Archive, url: str) -> None:
+    from tests.support.archives import change_manifest
+
+    first, *others = archive.packages()
+    change_manifest(first.path, schema_version=1)
+    with open_engine(url) as store:
+        summary = load_archive(fresh(archive), store)
+        assert len(summary.loaded) == 8
+        assert f"not read: 1. Package {first.package_id} has schema version 1, older than" in summary.message
+        for package in others:
+            change_manifest(package.path, schema_version=1)
+        with pytest.raises(ArchiveError, match="trace again what it holds"):
+            load_archive(fresh(archive), store)
+    with pytest.raises(ArchiveError, match="trace again what it holds"):
+        rebuild_store(fresh(archive), url)
+    with open_engine(url) as store:
+        assert len(store.ready()) == 8  # the store that cannot be rebuilt stays
+
+
 def test_batches_have_ten_traces_and_bounded_rows(archive: Archive, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_engine(url) as store:
         whole = plan_load(archive, store, level="mechanism")

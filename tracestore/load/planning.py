@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from tracestore import schema
+from tracestore.errors import ArchiveError
 from tracestore.store.base import BundleSize, Limits, LoadLevel, Store
 
 if TYPE_CHECKING:
@@ -123,7 +124,11 @@ def _batches(wanted: Sequence[_Wanted], size: BundleSize) -> list[Batch]:
 
 
 def plan_load(archive: Archive, store: Store, *, level: LoadLevel | None = None, only: Collection[str] | None = None) -> LoadPlan:
-    """Plan a load; `only` names the traces that are wanted (None: all). Raises ArchiveError for an archive that cannot be read."""
+    """Plan a load; `only` names the traces that are wanted (None: all).
+
+    The plan's `message` names a package that does not count (of an older schema, without a manifest). Raises ArchiveError for an archive
+    that cannot be read, and where no package of it counts.
+    """
     return _plan(archive, store.ready() | store.evicted(), lambda: outputs_in(store), level, only, store.capabilities.bundle)
 
 
@@ -151,7 +156,15 @@ def _plan(
     servable = frozenset(archive.trace_ids())
     chosen = servable if only is None else servable & frozenset(only)
     wanted = {name: found for name, found in _first_of_each(archive.packages()).items() if name in chosen and name not in there}
-    return _of(wanted, level, outputs_there, tuple(sorted(chosen & there)), bundle)
+    unread = archive.problems()
+    if unread and not servable:
+        raise ArchiveError(unread[0])
+    plan = _of(wanted, level, outputs_there, tuple(sorted(chosen & there)), bundle)
+    return replace(plan, message=" ".join(filter(None, (plan.message, _unread_message(unread)))))
+
+
+def _unread_message(problems: Sequence[str]) -> str:
+    return f"Packages that were not read: {len(problems)}. {problems[0]}" if problems else ""
 
 
 def _first_of_each(packages: Sequence[Package]) -> dict[str, tuple[str, Mapping[str, int]]]:

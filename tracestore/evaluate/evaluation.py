@@ -77,7 +77,7 @@ def run(
             _draw_suite(suite.name, rows, folder)
         if suite.proofs:
             chains = [item for item in items if item.proof]
-            settings = replace(settings, methods=(STEPS_BY, *ORDERS))
+            settings = replace(settings, methods=(STEPS_BY, *ORDERS))  # rows of other orders are not taken over
             path = folder / f"{suite.name}-steps.jsonl"
             found.steps = run_items(chains, compare_steps, settings, path, workers, limit=limit)
             _draw_steps(chains[:limit][:PICTURES], workers, folder)

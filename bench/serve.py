@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import statistics
 import tempfile
 import time
@@ -44,11 +45,12 @@ class Load:
         """How much the memory of the last third of the answers is above that of the second, as a share.
 
         Thirds of the answers, not of the time: the first answers warm the server up, however long a busy machine takes for them.
+        NaN where the memory was not seen in both.
         """
         third = len(self.taken) / 3
         early = [memory for answers, memory in self.memory if third <= answers < 2 * third]
         late = [memory for answers, memory in self.memory if answers >= 2 * third]
-        return statistics.median(late) / statistics.median(early) - 1
+        return statistics.median(late) / statistics.median(early) - 1 if early and late else math.nan
 
 
 async def _answer(reader: asyncio.StreamReader) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from bench.serve import hammer, paths_of
+from bench.serve import Load, hammer, paths_of
 from tests.support.command_line import run, start
 from tests.support.http_server import Served, serving
 from tests.support.synthetic import make_traces
@@ -34,6 +35,13 @@ def test_fifty_clients_at_once_get_answers_and_memory_stays_flat(store_path: Pat
     assert len(load.taken) >= ANSWERS
     assert load.percentile(0.99) < 5_000  # ms; what it is on a calm machine stands in docs/benchmarks.md
     assert load.growth < 0.1  # a leak of 150 kB an answer
+
+
+def test_growth_leaves_out_the_first_third_of_the_answers_and_is_no_number_without_the_others() -> None:
+    slow_start = [(0, 100.0), (1, 120.0), (2, 150.0), (3, 200.0), (4, 200.0), (6, 210.0), (8, 220.0), (9, 230.0)]
+    assert Load(taken=[1.0] * 9, memory=slow_start).growth == pytest.approx(0.1)
+    assert math.isnan(Load(taken=[1.0] * 9, memory=slow_start[:5]).growth)
+    assert math.isnan(Load().growth)
 
 
 def test_a_load_goes_on_beside_readers_who_see_it_when_it_is_done(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from tracestore.extract.sweep.judge import NAMES, TIGHT, Verdict, judge, worst
 from tracestore.extract.sweep.outcome import Outcome, sweep_one
 from tracestore.extract.sweep.reference import make_reference
 from tracestore.extract.sweep.report import report
+from tracestore.extract.writers import Writers
 
 EXACT = {
     "gpt2": "gpt2",
@@ -36,6 +37,13 @@ EXACT = {
     "nemotron": "generic",
     "biogpt": "generic",
 }
+WITHOUT_PARTS = {
+    "phi": ("exact", "refused: PhiForCausalLM has no compositions and paths by the method secant: its queries or keys in layer 0"),
+    "cohere": ("exact", "refused: CohereForCausalLM has no compositions and paths by the method secant: its queries or keys in layer 0"),
+    "biogpt": ("compositions alone: BioGptForCausalLM has no paths: the MLP is no module of its own in layer 0",) * 2,
+    "opt": ("compositions alone: OPTForCausalLM has no paths: the MLP is no module of its own in layer 0",) * 2,
+}
+"""Of the exact ones: what is said of compositions and paths by frozen and secant; of all others `exact`."""
 REFUSED = {
     "mamba": "does not attend through",
     "rwkv": "does not attend through",
@@ -73,6 +81,33 @@ def test_is_exact(model_type: str) -> None:
     assert found.family == EXACT[model_type]
     assert found.error is not None
     assert found.error <= 1e-5
+    assert found.secant == "exact"
+    parts = (found.parts_frozen, found.parts_secant)
+    assert all(said.startswith(wanted) for said, wanted in zip(parts, WITHOUT_PARTS.get(model_type, ("exact", "exact")), strict=True)), (
+        parts
+    )
+
+
+def test_values_made_of_a_latent_vector_are_named_where_compositions_are_refused() -> None:
+    found = sweep_one("deepseek_v2")
+    assert (found.result, found.secant) == ("exact", "exact")
+    reason = "refused: DeepseekV2ForCausalLM has no compositions and paths: values are not made of the normed residual stream in layer 0"
+    assert (found.parts_frozen, found.parts_secant) == (reason, reason)
+
+
+def test_compositions_that_do_not_add_up_make_a_class_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writers, "biases", lambda self, rows: None)
+    found = sweep_outcome._outcome("gpt2", 0)
+    assert found.result == "wrong"
+    assert found.secant == "exact"
+    assert found.reason.startswith("compositions and paths by frozen: I13 inf (allowed 1e-10); compositions and paths by secant: I13 inf")
+
+
+def test_an_identity_that_was_not_checked_is_not_called_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep_outcome, "check_identities", lambda *args, **kwargs: [])
+    found = sweep_outcome._outcome("gpt2", 0)
+    assert found.result == "wrong"
+    assert (found.parts_frozen, found.parts_secant) == ("I13 was not checked",) * 2
 
 
 @pytest.mark.parametrize("model_type", sorted(REFUSED))
@@ -125,8 +160,8 @@ def test_a_wrong_norm_is_refused_and_rejected(llama: Built, monkeypatch: pytest.
     honest = norms.recognise
     monkeypatch.setattr(norms, "recognise", lambda *args: dataclasses.replace(honest(*args), weight=None))  # type: ignore[type-var]
     found = sweep_outcome._outcome("llama", 0)
-    assert found[0] == "refused"
-    assert "I0" in found[1]
+    assert found.result == "refused"
+    assert "I0" in found.reason
     assert {"logits", "scores", "heads"} <= judged_without_admission(llama, monkeypatch)
 
 
@@ -135,8 +170,8 @@ def test_an_activation_that_is_not_frozen_is_refused_and_rejected(monkeypatch: p
     table = tuple(dataclasses.replace(f, mlp="gated") if f.name == "gpt2" else f for f in families.FAMILIES)
     monkeypatch.setattr(families, "FAMILIES", table)
     found = sweep_outcome._outcome("gpt2", 0)
-    assert found[0] == "refused"
-    assert "I8" in found[1] or "I9" in found[1]
+    assert found.result == "refused"
+    assert "I8" in found.reason or "I9" in found.reason
     rejected = judged_without_admission(build("gpt2"), monkeypatch)
     assert {"scores", "states", "nodes"} <= rejected
     assert "logits" not in rejected  # the forward pass is right: only the decomposition is wrong
@@ -151,8 +186,8 @@ def test_an_ignored_window_is_refused_and_rejected(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(attention, "frozen_attention", no_window)
     found = sweep_outcome._outcome("mistral", 0)
-    assert found[0] == "refused"
-    assert "I0" in found[1]
+    assert found.result == "refused"
+    assert "I0" in found.reason
     assert {"logits", "scores", "attention"} <= judged_without_admission(build("mistral"), monkeypatch)
 
 
@@ -213,14 +248,27 @@ def test_the_worst_verdict_is_the_one_that_is_no_number() -> None:
 
 def test_report_counts_and_lists() -> None:
     outcomes = [
-        Outcome("a", "AForCausalLM", "exact", family="generic", dtype="float64", check="logits", error=2e-7),
+        Outcome(
+            "a",
+            "AForCausalLM",
+            "exact",
+            family="generic",
+            dtype="float64",
+            check="logits",
+            error=2e-7,
+            secant="exact",
+            parts_frozen="compositions alone: no such module",
+            parts_secant="refused: a norm | of queries",
+        ),
         Outcome("b", "BForCausalLM", "refused", "because | of this"),
         Outcome("c", "CForCausalLM", "wrong", "scores 1.0e+00 (allowed 1e-09)"),
     ]
     page = report(outcomes)
     assert "| exact | 1 | 1 |" in page
     assert "| wrong | 1 | 1 |" in page
-    assert "| `a` | AForCausalLM | generic | float64 | logits | 2e-07 |" in page
+    assert "| `a` | AForCausalLM | generic | float64 | logits | 2e-07 | exact | compositions alone | refused |" in page
+    assert "| `a` | compositions, paths by frozen | no such module |" in page
+    assert "| `a` | compositions, paths by secant | a norm \\| of queries |" in page
     assert "| `b` | BForCausalLM | because \\| of this |" in page
     assert page.count("- J") == 9
 
@@ -243,3 +291,9 @@ def test_the_page_in_the_docs_names_every_class() -> None:
     missing = [name for name in class_names() if f"| `{name}` |" not in text]
     assert missing == []
     assert "| wrong | 0 | 0 |" in text
+    exact = text[text.index("## Exact\n") : text.index("## Exact, with something refused")].splitlines()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in exact if line.startswith("| `")]
+    assert len(rows) > 90
+    assert {row[6] for row in rows} == {"exact"}
+    assert {cell for row in rows for cell in row[7:]} == {"exact", "refused", "compositions alone"}
+    assert {len(row) for row in rows} == {9}

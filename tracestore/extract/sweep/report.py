@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 import torch
 import transformers
 
 from tracestore.extract.sweep.judge import OWN, SINGLE, TIGHT
-from tracestore.extract.sweep.outcome import SECANT_IDENTITIES, Outcome, Result
+from tracestore.extract.sweep.outcome import PARTS_IDENTITIES, SECANT_IDENTITIES, Outcome, Result
 
 _HEAD: Final = """\
 # Model families
@@ -40,9 +40,14 @@ That function is affine, so differences of its values are exact derivatives. Tol
 of the logits): {tight:.0e} in float64; {own:.0e} for J1, because transformers computes norms and rotary embeddings in float32 inside a
 float64 model; {single:.0e} for classes that run in float32 only. Causality (J2) is exact to rounding.
 
-The last column is the method `secant` on the same model: the identities {secant} of `tracestore validate` hold
-(among them: VALUE, KEY and QUERY edges of a middle layer equal those computed from explicit vectors and the written-out rule), or why it is
+The column `secant` is that method on the same model: the identities {secant} of `tracestore validate` hold
+(among them: VALUE, KEY and QUERY edges of a middle layer equal those computed from explicit vectors and the written-out rule), or it is
 refused.
+
+The last two columns are compositions and exact paths by either method, for the last position: identity {parts} holds (the
+compositions of every reader add up to its relevance, the children of every entry of the path search to the entry, all leaves and open
+entries to the explained quantity). **refused**: a trace by that method has neither, its edges and scores being exact all the same.
+**compositions alone**: it has no paths. The reasons stand below the table.
 
 What this proves: the numbers of these classes are the exact decomposition that the method page defines, on models of this shape. What it
 does not prove: anything about other settings of the same class (the engine therefore checks closure again on every model that it is
@@ -51,20 +56,49 @@ given), or that the decomposition is a faithful explanation.
 """
 
 
+_COLUMNS: Final = (
+    "model_type",
+    "class",
+    "read by",
+    "dtype",
+    "worst check",
+    "error",
+    "secant",
+    "compositions, paths by frozen",
+    "compositions, paths by secant",
+)
+
+
 def report(outcomes: Sequence[Outcome]) -> str:
     """Give the page."""
     parts = [_head(outcomes)]
     exact = [o for o in outcomes if o.result == "exact"]
-    parts.append("## Exact\n\n| model_type | class | read by | dtype | worst check | error | secant |\n|---|---|---|---|---|---|---|\n")
+    parts.append(f"## Exact\n\n| {' | '.join(_COLUMNS)} |\n{'|---' * len(_COLUMNS)}|\n")
     for o in exact:
         error = 0.0 if o.error is None else o.error
-        parts.append(f"| `{o.model_type}` | {o.class_name} | {o.family} | {o.dtype} | {o.check} | {error:.0e} | {_cell(o.secant)} |\n")
+        further = " | ".join(_cell(said.partition(":")[0]) for said in (o.secant, o.parts_frozen, o.parts_secant))
+        parts.append(f"| `{o.model_type}` | {o.class_name} | {o.family} | {o.dtype} | {o.check} | {error:.0e} | {further} |\n")
+    reasons = list(_reasons(exact))
+    if reasons:
+        parts.append("\n## Exact, with something refused\n\n| model_type | what | reason |\n|---|---|---|\n")
+        parts += [f"| `{name}` | {what} | {_cell(reason)} |\n" for name, what, reason in reasons]
     for result, title in (("wrong", "Wrong"), ("failed", "Failed"), ("refused", "Refused"), ("not built", "Not built")):
         chosen = [o for o in outcomes if o.result == result]
         if chosen:
             parts.append(f"\n## {title}\n\n| model_type | class | reason |\n|---|---|---|\n")
             parts += [f"| `{o.model_type}` | {o.class_name} | {_cell(o.reason)} |\n" for o in chosen]
     return "".join(parts)
+
+
+def _reasons(exact: Sequence[Outcome]) -> Iterator[tuple[str, str, str]]:
+    """Give model_type, what is refused, and why."""
+    for o in exact:
+        said = {
+            "the method secant": o.secant,
+            "compositions, paths by frozen": o.parts_frozen,
+            "compositions, paths by secant": o.parts_secant,
+        }
+        yield from ((o.model_type, what, text.partition(": ")[2]) for what, text in said.items() if ": " in text)
 
 
 def counts(outcomes: Sequence[Outcome]) -> dict[Result, int]:
@@ -96,6 +130,7 @@ def _head(outcomes: Sequence[Outcome]) -> str:
         own=OWN,
         single=SINGLE,
         secant=", ".join(SECANT_IDENTITIES),
+        parts=", ".join(PARTS_IDENTITIES),
     )
 
 

@@ -16,7 +16,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -46,12 +46,25 @@ KNOWN_LIMITS = {"chase": 40, "circuits": 40, "chase_families": 10}
 LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
 """Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
 
+FEWER_METHODS = (
+    *("secant.drive", "secant.direct", "secant.total", "secant.removal", "secant.score"),
+    *("frozen.drive", "frozen.direct", "frozen.total", "secant_h25.direct", "linear.direct", "attnlrp.score"),
+    *("random", "recency", "first_token", "raw_attention", "rollout", "attention_norm", "direct_logit", "alti", "ifr"),
+    *("saliency", "gradient_x_input", "integrated_gradients", "ablation_regression", "leave_one_out", "leave_one_out_mean"),
+)
+"""Without the variants that were compared on `prompts`."""
+
 LONG_METHODS = (
-    *("secant.direct", "secant.total", "frozen.direct", "frozen.total", "secant_h25.direct"),
-    *("random", "recency", "raw_attention", "rollout", "attention_norm", "direct_logit", "alti", "ifr"),
-    *("saliency", "gradient_x_input", "ablation_regression", "leave_one_out"),
+    *("secant.drive", "secant.direct", "secant.total", "frozen.drive", "frozen.direct", "frozen.total"),
+    *("random", "recency", "raw_attention", "attention_norm", "direct_logit", "saliency", "gradient_x_input", "leave_one_out"),
 )
 """For long prompts: their passes do not grow in number with the prompt, but for leave_one_out, which is left out past a length."""
+
+METHODS_BY_SUITE: Mapping[str, Sequence[str]] = {
+    **dict.fromkeys(("held_out", "commonsense", "reasoning"), FEWER_METHODS),
+    "long": LONG_METHODS,
+}
+"""All methods where a suite is not named."""
 
 STORED = 12
 EDGE_METHODS: tuple[tuple[Method | Literal["sensitivity"], Channel], ...] = (
@@ -162,7 +175,7 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
 
     def whole_suite(name: str) -> None:
         folder = options.output / name
-        measured.suites |= suite(name, folder, LONG_METHODS if name == "long" else None).suites
+        measured.suites |= suite(name, folder, METHODS_BY_SUITE.get(name)).suites
         measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
 
     def part(name: str, items: Sequence[Identified], make: Callable[[LoadedModel, Any], list[Row]]) -> list[Row]:

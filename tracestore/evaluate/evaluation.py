@@ -26,7 +26,7 @@ from tracestore.evaluate.suites.registry import Suite, suite_items
 from tracestore.evaluate.workers import Workers
 from tracestore.extract.loading import LoadedModel
 
-OURS: Final = "secant.direct"
+OURS: Final = "secant.drive"
 """The column that the paired tables put against the others."""
 
 STEPS_BY: Final = "secant"

@@ -16,7 +16,7 @@ from tracestore.evaluate.case import Case, Scores
 from tracestore.extract.attribution import TargetSpec
 from tracestore.model import Method as TraceMethod
 
-Column = Literal["direct", "total", "score", "edge", "mixed"]
+Column = Literal["drive", "direct", "total", "removal", "score", "edge", "mixed"]
 
 Found: TypeAlias = Mapping[str, Scores | float]
 """What one computation gives: columns [T] by name, and, where it is known, `closure`: how far the scores miss the explained quantity."""
@@ -54,12 +54,14 @@ class Method:
 
 
 def traced(case: Case, method: TraceMethod) -> Found:
-    """Give the columns of our own trace: `direct`, `total` (unsigned), `score` (signed), `mixed`."""
+    """Give the columns of our own trace: `direct`, `total` (unsigned), `drive`, `removal`, `score` (signed), `mixed`."""
     found = case.attributor.run(torch.tensor(case.token_ids), method=method).attribute(TargetSpec(case.pos, case.token_id), last=True)
-    direct = found.direct_value + found.direct_address
+    direct = found.direct
     return {
+        "drive": found.drive,
         "direct": direct,
-        "total": found.total_value + found.total_address,
+        "total": found.total,
+        "removal": found.removal,
         "score": found.scores,
         "mixed": direct / max(direct.sum(), _TINY) + found.scores / max(2 * np.abs(found.scores).sum(), _TINY),
         "closure": found.closure,
@@ -67,8 +69,10 @@ def traced(case: Case, method: TraceMethod) -> Found:
 
 
 _ABOUT: Final[Mapping[Column, str]] = {
+    "drive": "mean of the shares of `direct`, `total` and `removal`",
     "direct": "attention edges into the explained position",
     "total": "attention edges into all positions",
+    "removal": "what hiding the token would take away, to first order, signed",
     "score": "signed, adds up",
     "edge": "attention edges into the explained position, both channels of an edge added up first",
     "mixed": "share of `direct` plus half the signed share of `score`",
@@ -81,9 +85,12 @@ def _columns(name: str, ours: bool, about: str | None, compute: Callable[[Case],
     return [Method(f"{name}.{column}", ours, about or _ABOUT[column], "2 to 3", compute, column) for column in columns]
 
 
+_OURS: Final[tuple[Column, ...]] = ("drive", "direct", "total", "removal", "score")
+
+
 def _ours() -> list[Method]:
     names: tuple[TraceMethod, ...] = ("frozen", "secant")
-    return [method for name in names for method in _columns(name, True, None, partial(traced, method=name), ("direct", "total", "score"))]
+    return [method for name in names for method in _columns(name, True, None, partial(traced, method=name), _OURS)]
 
 
 def _by_rule(case: Case, rule: rules.Rule) -> Found:

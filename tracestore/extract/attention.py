@@ -58,6 +58,12 @@ class EdgeSink(Protocol):
     def take(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Take one tile: `rows` [R] query positions, `attention` and `weight` [H, R, J]."""
 
+    def take_removals(self, rows: Tensor, attention: Tensor, g: Tensor, relevance: Tensor) -> None:
+        """Take what hiding keys from the `rows` [R] would do: `attention` and `g` = < gz, v > [H, R, J], `relevance` = < gz, z > [H, R].
+
+        `g` and `relevance` may both leave out < gz, b > of a bias b that all values share.
+        """
+
     def take_keys(self, layer: int, rows: Tensor, attention: Tensor, weight: Tensor) -> None:
         """Take the KEY edges of one tile, shaped as in `take` (`secant` alone has them)."""
 
@@ -244,6 +250,11 @@ def _backward_one(
         linear = value - bias[:, None].to(value.dtype)
     row_mass = gz.new_zeros(heads, gz.shape[0])
     per_head = None
+    relevance = (gz * out).sum(-1).T
+    shift = None  # what a row's gradient makes of the bias part of the values [H, T]
+    if bias is not None:
+        shift = (gz * bias.to(gz.dtype).repeat_interleave(heads // groups, 0)).sum(-1).T
+    held = relevance if shift is None else relevance - shift
     if sink is not None and sink.head_gradients is not None:
         per_head = sink.head_gradients.value[layer] = value.new_zeros(heads, *value.shape[1:])
     for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
@@ -258,19 +269,15 @@ def _backward_one(
         else:
             per_head[:, :seen].baddbmm_(a.transpose(1, 2), gradient.view(heads, len(rows), -1))
         if sink is not None:
-            weight = torch.matmul(gradient, linear[:, :seen].transpose(1, 2)).view_as(a).mul_(a)
-            sink.take(layer, rows, a, weight)
+            g = torch.matmul(gradient, linear[:, :seen].transpose(1, 2)).view_as(a)
+            sink.take_removals(rows, a, g, held[:, rows])
+            sink.take(layer, rows, a, g.mul_(a))
             if bias is not None:
                 row_mass[:, rows] = a.sum(-1)
     if per_head is not None:
         dv.copy_(per_head.view(groups, -1, *per_head.shape[1:]).sum(1))
     if sink is not None:
-        relevance = (gz * out).sum(-1).T
-        shift = None
-        if bias is not None:
-            repeated = bias.to(gz.dtype).repeat_interleave(heads // groups, 0)  # [H, D]
-            shift = (gz * repeated).sum(-1).T * row_mass
-        sink.take_heads(layer, relevance, shift, (dv * linear).sum((0, 2)))
+        sink.take_heads(layer, relevance, None if shift is None else shift * row_mass, (dv * linear).sum((0, 2)))
 
 
 def frozen_attention(

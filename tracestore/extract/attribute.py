@@ -332,6 +332,7 @@ class ForwardPass:
             direct_address=found.direct_address,
             total_value=found.flows.value_out_abs.sum(0),
             total_address=found.flows.key_out_abs.sum(0),
+            removal=found.removal,
             sinks=sinks,
             sink_mass=float(direct[sinks].sum() / direct.sum()) if direct.sum() > 0 else 0.0,
             mlp_share=float(mlps / (heads + mlps)) if heads + mlps > 0 else 0.0,

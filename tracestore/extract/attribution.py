@@ -185,6 +185,9 @@ class OutputAttribution:
 
     Of a sum: `token_id` is the last one, `logit` and `explained` are sums, `prob` is the product, `vocab_rank` the worst of the parts',
     `logit_std` the root of the summed squares; `foil_token_id` is None, for each part may have a foil of its own.
+
+    `removal`: what hiding a token from every later position would take away, to first order, signed: each row that loses a key shares
+    its attention out among the others, and the gradient of the method says what that does (attribution patching; Nanda, 2023).
     """
 
     pos: int  # whose logits are read; of a sum the last one
@@ -207,6 +210,7 @@ class OutputAttribution:
     direct_address: Floats  # [T]
     total_value: Floats  # [T]
     total_address: Floats  # [T]
+    removal: Floats  # [T]
     sinks: Bools  # [T]
     sink_mass: float
     mlp_share: float
@@ -216,3 +220,26 @@ class OutputAttribution:
     graph: PrunedGraph
     compositions: Compositions | None = None  # where they were asked for
     paths: Paths | None = None  # likewise
+
+    @property
+    def direct(self) -> Floats:
+        """Size of all attention edges from a token into the explained positions [T], not negative."""
+        return self.direct_value + self.direct_address
+
+    @property
+    def total(self) -> Floats:
+        """The same into all positions [T]."""
+        return self.total_value + self.total_address
+
+    @property
+    def drive(self) -> Floats:
+        """Mean of the shares of `direct`, `total` and `removal` [T]: the ranking that did best on tuning items (docs/evaluation.md).
+
+        Shares of what lies on tokens that can be hidden: neither sinks nor the explained position itself.
+        """
+        open_ = ~self.sinks & (np.arange(len(self.sinks)) < self.pos)
+        parts = (self.direct, self.total, self.removal)
+        masses = (np.abs(part[open_]).sum() for part in parts)
+        shares = [part / mass for part, mass in zip(parts, masses, strict=True) if mass > 0]
+        found: Floats = sum(shares, np.zeros(len(self.sinks))) / len(parts)
+        return found

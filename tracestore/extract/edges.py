@@ -2,7 +2,8 @@
 
 1. Per tile: signed and absolute row sums, absolute column sums, the rows of the target's positions, each head's largest VALUE edge
    (from a token that is no attention sink, unless only sinks have any).
-2. Edges above a floor go to a pool, whatever their kind. When the pool holds twice what may be kept, it is cut to the largest, and the
+2. Of all tiles together: what hiding each source from every later row would take away, to first order (`take_removals`).
+3. Edges above a floor go to a pool, whatever their kind. When the pool holds twice what may be kept, it is cut to the largest, and the
    floor rises to the smallest of those: an edge below it can never be kept.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,6 +19,9 @@ from torch import Tensor
 
 from tracestore.extract.attention import HeadGradients
 from tracestore.extract.attribution import KEY, QUERY, VALUE, AttentionEdges, Floats, HeadTops
+
+LEAST_LEFT: Final = 0.05
+"""A row that attends to one key alone has nothing left to share out when the key is hidden: it counts as if so much were left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,7 @@ class EdgeCollector:
         self.query = like.new_zeros(shape)
         self.relevance = like.new_zeros(shape)
         self.bias = like.new_zeros(shape)
+        self.removal = like.new_zeros(shape[2])
         self.head_gradients: HeadGradients | None = None  # filled where compositions are asked for
         open_keys = torch.tensor([key for key in range(shape[2]) if key not in sinks], dtype=torch.int64, device=like.device)
         self._groups = (open_keys, torch.tensor(sorted(sinks), dtype=torch.int64, device=like.device))
@@ -69,6 +75,17 @@ class EdgeCollector:
         size = self._reduce(self.value, VALUE, layer, rows, attention, weight)
         for group, keys in enumerate(self._groups):
             self._take_top(group, layer, rows, size, keys[: int(torch.searchsorted(keys, size.shape[2]))])
+
+    def take_removals(self, rows: Tensor, attention: Tensor, g: Tensor, relevance: Tensor) -> None:
+        """Add what hiding each key from the `rows` would take away: sum over heads and rows of a / (1 - a) (g - relevance).
+
+        The other keys share out the attention that a hidden one had: z becomes (z - a v) / (1 - a). A row's own key is not hidden from it.
+        """
+        seen = attention.shape[2]
+        lost = attention / (1 - attention).clamp_min_(LEAST_LEFT)
+        lost.mul_(g - relevance[..., None])
+        lost[:, torch.arange(len(rows), device=rows.device), rows] = 0
+        self.removal[:seen] += lost.sum((0, 1))
 
     def _take_top(self, group: int, layer: int, rows: Tensor, size: Tensor, keys: Tensor) -> None:
         """Keep each head's largest |weight| among some keys, ascending."""

@@ -47,6 +47,7 @@ class Explained:
     tops: HeadTops
     direct_value: Floats  # [T]
     direct_address: Floats  # [T]
+    removal: Floats  # [T]
     closure_error: float
     node_errors: dict[str, float]
 
@@ -135,6 +136,7 @@ def _result(
         tops=collector.tops(),
         direct_value=_numpy(collector.value.direct).sum(0),
         direct_address=_numpy(collector.key.direct).sum(0),
+        removal=_numpy(collector.removal),
         closure_error=abs(float(scores.sum()) + bias - explained),
         node_errors={**node_errors(flows), "final": float(np.abs(through + final_bias - explained_at).max())},
     )

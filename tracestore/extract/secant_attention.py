@@ -101,8 +101,9 @@ def _backward_one(item: _Item, out: Tensor, state: AttentionState, sink: EdgeSin
         repeated = value_bias.to(item.gz.dtype).repeat_interleave(item.query.shape[0] // item.groups, 0)
         shift = (item.gz * repeated).sum(-1).T
     key_bias = None if address is None else address.key[item.batch]
+    relevance = (item.gz * out).sum(-1).T
     for rows in torch.split(alive, TILE_ROWS) if len(alive) else ():
-        bias[:, rows] = _tile(item, rows, None if shift is None else shift[:, rows], key_bias, sink)
+        bias[:, rows] = _tile(item, rows, relevance[:, rows], None if shift is None else shift[:, rows], key_bias, sink)
     if sink is None:
         return
     query, key, value = item.query, item.key, item.value
@@ -112,7 +113,7 @@ def _backward_one(item: _Item, out: Tensor, state: AttentionState, sink: EdgeSin
         query, key = query - address.query[item.batch], key - address.key[item.batch]
         bias += (item.dq * address.query[item.batch]).sum(-1)
     keys, values = (_shared(x, item.groups) for x in (item.dk, item.dv))
-    sink.take_heads(item.layer, (item.gz * out).sum(-1).T, bias, (values * value).sum((0, 2)))
+    sink.take_heads(item.layer, relevance, bias, (values * value).sum((0, 2)))
     sink.take_queries(item.layer, (item.dq * query).sum(-1), (keys * key).sum((0, 2)))
 
 
@@ -121,7 +122,7 @@ def _shared(x: Tensor, groups: int) -> Tensor:
     return x if x.shape[0] == groups else x.view(groups, -1, *x.shape[1:]).sum(1)
 
 
-def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | None, sink: EdgeSink | None) -> Tensor:
+def _tile(item: _Item, rows: Tensor, relevance: Tensor, shift: Tensor | None, key_bias: Tensor | None, sink: EdgeSink | None) -> Tensor:
     """Work one tile of query `rows` [R]; give the bias of its heads [H, R] save that of the queries."""
     whole = int(rows[-1]) - int(rows[0]) + 1 == len(rows)
     span = slice(int(rows[0]), int(rows[-1]) + 1) if whole else rows
@@ -147,6 +148,7 @@ def _tile(item: _Item, rows: Tensor, shift: Tensor | None, key_bias: Tensor | No
     _gather(item.dk, factor, query, scaling)
     if sink is None:
         return bias
+    sink.take_removals(rows, attention, g, relevance)
     if shift is not None:
         bias += weight.sum(-1) * shift
         g -= shift[..., None]

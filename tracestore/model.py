@@ -166,7 +166,7 @@ class Output:
         return str(self.row["output_id"])
 
     def influences(self) -> pa.Table:
-        """Give every token with its scores, largest `direct` first, sinks last.
+        """Give every token with its scores, largest `drive` first, sinks last.
 
         Columns: pos, token_id, text, origin, sink, then the properties of INFLUENCES (logits).
         """
@@ -176,7 +176,7 @@ class Output:
         joined = tokens.join(mine, keys="local", right_keys="src", join_type="inner")
         names = ["pos", "token_id", "text", "origin", "sink"]
         names += [c.name for c in schema.table_columns(schema.edge_table("INFLUENCES", "Token", "Output"))]
-        return joined.sort_by([("rank_direct", "ascending")]).select(names)
+        return joined.sort_by([("rank_drive", "ascending")]).select(names)
 
     def _repr_html_(self) -> str:
         from tracestore.coloured import influence_html

@@ -104,7 +104,7 @@ class Oracle:
 
 def _drivers(g: Oracle, p: Params) -> Iterator[Row]:
     parts = ("direct_value", "direct_address", "total_value", "total_address")
-    edge_columns = ("score", "direct", "total", "share", "rank_direct", "rank_total", *parts)
+    edge_columns = ("score", "drive", "direct", "total", "removal", "share", "rank_drive", "rank_direct", "rank_total", *parts)
     for output, _ in g.outputs(p):
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
             if p["sink"] or not token["sink"]:

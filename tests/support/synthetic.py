@@ -297,20 +297,26 @@ def _influences(flow: Flow, output: int, tokens: Array) -> pa.Table:
     sinks = np.arange(flow.pos + 1) == 0
     others = direct[~sinks].sum()
     share = np.where(sinks, 0.0, direct / others if others > 0 else 0.0)
-    return _influence_table("INFLUENCES.Token.Output", tokens[: flow.pos + 1], output, flow.pre[0], (direct, total, share), sinks)
+    removal = quantise(flow.value.sum((0, 1, 2)))  # signed, so that `drive` is negative here and there
+    removal[flow.pos] = 0.0
+    numbers = (direct, total, removal, share)
+    return _influence_table("INFLUENCES.Token.Output", tokens[: flow.pos + 1], output, flow.pre[0], numbers, sinks)
 
 
 def _span_influences(influences: pa.Table, tables: dict[str, list[pa.Table]], tokens: Array, pos: int, output: int) -> pa.Table:
     rows = [row for row in tables["Span"][0].to_pylist() if row["first_pos"] <= pos] if "Span" in tables else []
-    columns = {name: influences[name].to_numpy().astype(np.float64) for name in ("score", "direct", "total", "share")}
+    columns = {name: influences[name].to_numpy().astype(np.float64) for name in ("score", "direct", "total", "removal", "share")}
     sums = {name: np.array([array[r["first_pos"] : r["last_pos"] + 1].sum() for r in rows]) for name, array in columns.items()}
     local = np.array([row["local"] for row in rows], dtype=np.int64)
-    numbers = (sums["direct"], sums["total"], sums["share"])
+    numbers = (sums["direct"], sums["total"], sums["removal"], sums["share"])
     return _influence_table("INFLUENCES.Span.Output", local, output, sums["score"], numbers, np.zeros(len(rows), dtype=bool))
 
 
-def _influence_table(name: str, src: Array, output: int, score: Array, numbers: tuple[Array, Array, Array], sinks: Array) -> pa.Table:
-    direct, total, share = (array.astype(np.float32) for array in numbers)
+def _influence_table(name: str, src: Array, output: int, score: Array, numbers: tuple[Array, ...], sinks: Array) -> pa.Table:
+    direct, total, removal, share = (array.astype(np.float32) for array in numbers)
+    masses = (np.abs(part[~sinks]).sum() for part in (direct, total, removal))
+    parts = zip((direct, total, removal), masses, strict=True)
+    drive = sum((part / mass for part, mass in parts if mass > 0), np.zeros(len(src))).astype(np.float32) / np.float32(3)
     zero = np.zeros(len(src), dtype=np.float32)
     columns = {
         "src": src,
@@ -322,6 +328,9 @@ def _influence_table(name: str, src: Array, output: int, score: Array, numbers: 
         "total_address": zero,
         "direct": direct,
         "total": total,
+        "removal": removal,
+        "drive": drive,
+        "rank_drive": _rank(drive, sinks),
         "rank_direct": _rank(direct, sinks),
         "rank_total": _rank(total, sinks),
         "share": share,

@@ -203,7 +203,7 @@ def _padding(subject: Subject) -> float:
         gap = max(gap, np.abs(_every_edge(found)[..., span, span] - _every_edge(subject.found)).max())
         outside = np.ones(length + pad, dtype=bool)
         outside[span] = False
-        worst = max(worst, gap, np.abs(found.scores[outside]).max(), np.abs(found.total_value + found.total_address)[outside].max())
+        worst = max(worst, gap, np.abs(found.scores[outside]).max(), np.abs(found.total)[outside].max())
     return float(worst) / subject.scale
 
 

@@ -257,7 +257,7 @@ def _influences(found: OutputAttribution, token_locals: Ints, output: int) -> pa
     n = found.pos + 1
     direct_value, direct_address = found.direct_value[:n], found.direct_address[:n]
     total_value, total_address, sinks = found.total_value[:n], found.total_address[:n], found.sinks[:n]
-    direct, total = direct_value + direct_address, total_value + total_address
+    direct, total, drive = found.direct[:n], found.total[:n], found.drive[:n]
     open_direct = np.where(sinks, 0.0, direct)
     mass = open_direct.sum()
     return _table(
@@ -271,6 +271,9 @@ def _influences(found: OutputAttribution, token_locals: Ints, output: int) -> pa
         total_address=total_address,
         direct=direct,
         total=total,
+        removal=found.removal[:n],
+        drive=drive,
+        rank_drive=_rank_sinks_last(drive, sinks),
         rank_direct=_rank_sinks_last(direct, sinks),
         rank_total=_rank_sinks_last(total, sinks),
         share=open_direct / (mass if mass > 0 else 1.0),

@@ -22,7 +22,7 @@ from tracestore.model import Item, Origin
 
 ITEM_LOCAL: Final = 1
 FIRST_TOKEN_LOCAL: Final = 2
-_SUMMED: Final = ("score", "direct_value", "direct_address", "total_value", "total_address", "direct", "total", "share")
+_SUMMED: Final = ("score", "direct_value", "direct_address", "total_value", "total_address", "direct", "total", "removal", "share")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,8 @@ def span_influences(record: TextRecord, token_influences: pa.Table) -> pa.Table:
     for key in _SUMMED:
         columns[key] = inside(token_influences[key].to_numpy())
     only_sinks = inside(open_tokens) == 0
-    for key in ("direct", "total"):
+    columns["drive"] = inside(np.where(open_tokens, token_influences["drive"].to_numpy(), 0.0))
+    for key in ("drive", "direct", "total"):
         order = np.lexsort((index, -inside(np.where(open_tokens, token_influences[key].to_numpy(), 0.0)), only_sinks))
         columns[f"rank_{key}"] = np.empty(len(order), dtype=np.int64)
         columns[f"rank_{key}"][order] = np.arange(1, len(order) + 1)

@@ -52,10 +52,8 @@ class CatalogueEntry:
 
     def order(self, values: Mapping[str, Value]) -> tuple[tuple[str, bool, bool], ...]:
         """Give the promised order as (column, descending, by absolute value), parameters filled in."""
-        return tuple(
-            (str(values[key.column.strip("{}")]) if key.column.startswith("{") else key.column, key.descending, key.absolute)
-            for key in self.header.order
-        )
+        named = ((str(values[key.column.strip("{}")]) if key.column.startswith("{") else key.column, key) for key in self.header.order)
+        return tuple((column, key.descending, key.absolute and column != key.signed) for column, key in named)
 
 
 def catalogue(dialect: str | None = None) -> dict[str, CatalogueEntry]:

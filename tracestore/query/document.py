@@ -104,6 +104,7 @@ def _default(parameter: Parameter) -> str:
 
 def _order(key: OrderKey) -> str:
     column = f"what `{key.column.strip('{}')}` names" if key.column.startswith("{") else f"`{key.column}`"
+    column += "" if key.signed is None else f" (value of `{key.signed}`)"
     return ("size of " if key.absolute else "") + column + (", largest first" if key.descending else "")
 
 

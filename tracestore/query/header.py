@@ -7,7 +7,8 @@
     // param by: string(direct|total) = direct -- ranking   choices in brackets
     // needs: one of output_id, output_uid
     // column score: float -- meaning, unit                 `?`: may be null
-    // order: sink, -|{by}|, pos                            `-` descending, `|x|` by size, `{p}` the column a parameter names
+    // order: sink, -|{by} but drive|, pos                  `-` descending, `|x|` by size, `{p}` the column a parameter names;
+                                                            `|{p} but x|`: by size, but x itself by its signed value
     // rows: k                                              a parameter, or a number
     // seeks: what it starts from, or that it scans, and the cost
     // merge: how the rows of several stores become one answer
@@ -32,7 +33,7 @@ _PARAM: Final = re.compile(
 )
 _COLUMN: Final = re.compile(r"(?P<name>[a-z_]+): (?P<type>\w+)(?P<null>\?)? -- (?P<doc>\S.*)")
 _RANGE: Final = re.compile(r"(-?[\d.]+)?\.\.(-?[\d.]+)?")
-_ORDER: Final = re.compile(r"(?P<down>-)?(?P<bar>\|)?(?P<name>\{?[a-z_]+\}?)(?(bar)\|)")
+_ORDER: Final = re.compile(r"(?P<down>-)?(?:\|(?P<size>\{?[a-z_]+\}?)(?: but (?P<signed>[a-z_]+))?\||(?P<name>\{?[a-z_]+\}?))")
 _WHEN: Final = re.compile(r"\s*// when (\$\w+(?: or \$\w+)*)$")
 _REFERENCE: Final = re.compile(r"\$(\w+)")
 _WITHOUT: Final = re.compile(r"without (?P<name>[a-z_]+): (?P<why>\S.*)")
@@ -61,11 +62,15 @@ class ResultColumn:
 
 @dataclass(frozen=True, slots=True)
 class OrderKey:
-    """One key of the promised order. `column` may be `{parameter}`: the column that the parameter names."""
+    """One key of the promised order. `column` may be `{parameter}`: the column that the parameter names.
+
+    `signed`: the one of those columns that is ordered by its value where the others are ordered by size (`absolute`).
+    """
 
     column: str
     descending: bool = False
     absolute: bool = False
+    signed: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +181,7 @@ def _order_key(text: str) -> OrderKey:
     found = _ORDER.fullmatch(text.strip())
     if found is None:
         raise HeaderError(f"cannot read the order {text!r}")
-    return OrderKey(found["name"], bool(found["down"]), bool(found["bar"]))
+    return OrderKey(found["size"] or found["name"], bool(found["down"]), found["size"] is not None, found["signed"])
 
 
 def _problems(header: Header, body: str) -> Iterator[str]:
@@ -196,6 +201,8 @@ def _problems(header: Header, body: str) -> Iterator[str]:
         choices = parameters[named].choices if key.column.startswith("{") and named in parameters else (named,)
         if not set(choices) <= columns:
             yield f"the order names {named}, which is no column"
+        if key.signed is not None and (named == key.column or key.signed not in choices):
+            yield f"the order excepts {key.signed}, which {named} cannot name"
     if not header.rows.isdecimal() and (header.rows not in parameters or parameters[header.rows].type != "int"):
         yield "rows must be a number or an int parameter"
     for name in {name for group in header.needs for name in group}:

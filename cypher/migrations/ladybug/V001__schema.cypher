@@ -199,6 +199,9 @@ CREATE REL TABLE IF NOT EXISTS INFLUENCES (
   total_address FLOAT,
   direct FLOAT,
   total FLOAT,
+  removal FLOAT,
+  drive FLOAT,
+  rank_drive INT64,
   rank_direct INT64,
   rank_total INT64,
   share FLOAT

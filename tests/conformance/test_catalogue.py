@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from tests.conformance.engines import compare
@@ -202,7 +204,25 @@ def test_drivers_explain_the_whole_output(store: Store, traces: list[Trace]) -> 
         assert len(rows) == output.row["pos"] + 1
         assert sum(row["score"] for row in rows) + output.row["bias"] == pytest.approx(output.row["explained"], abs=1e-4)
         assert rows[-1]["sink"]
-        assert [row["rank_direct"] for row in rows] == list(range(1, len(rows) + 1))
+        assert [row["rank_drive"] for row in rows] == list(range(1, len(rows) + 1))
+
+
+def test_drivers_are_ordered_by_the_value_of_drive_and_by_the_size_of_scores(store: Store, traces: list[Trace]) -> None:
+    outputs = [output.output_id for trace in traces for output in trace.outputs]
+    found = {by: [ranked(store, output, by) for output in outputs] for by in ("drive", "direct", "score")}
+    assert found["drive"] == [ranked(store, output) for output in outputs]
+    for one in found["drive"]:
+        assert one == sorted(one, key=lambda row: (row["sink"], -row["drive"], row["pos"]))
+    worst = [one[-2] for one in found["drive"] if len(one) > 2]  # before the sink
+    assert any(row["drive"] < 0 and abs(row["drive"]) > 0.1 for row in worst)
+    for one in found["score"]:
+        assert one == sorted(one, key=lambda row: (row["sink"], -abs(row["score"]), row["pos"]))
+    assert all([row["rank_direct"] for row in one] == list(range(1, len(one) + 1)) for one in found["direct"])
+
+
+def ranked(store: Store, output_id: str, by: str | None = None) -> list[dict[str, Any]]:
+    params = {"output_id": output_id, "k": 1000} | ({} if by is None else {"by": by})
+    return run_named(store, "drivers", params).table.to_pylist()
 
 
 def test_a_smaller_limit_says_that_it_cut(store: Store) -> None:

@@ -21,7 +21,7 @@ def test_from_a_prompt_to_an_answer(folder: Path, tmp_path: Path) -> None:
     trace = ts.trace(model, "The capital of France is", targets="last", foil="runner-up", keep=0.9, max_edges=20_000)
     output = trace.outputs[0]
     influences = output.influences()
-    assert influences["rank_direct"].to_pylist() == list(range(1, output.row["pos"] + 2))
+    assert influences["rank_drive"].to_pylist() == list(range(1, output.row["pos"] + 2))
     assert sum(row["score"] for row in influences.to_pylist()) + output.row["bias"] == pytest.approx(output.row["explained"], abs=1e-4)
     assert "<span" in output._repr_html_()
     assert trace.closure < 1e-5

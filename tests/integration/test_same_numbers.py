@@ -31,7 +31,8 @@ CLOSE = 1e-6
 
 DRIVERS = (
     "MATCH (t:Token)-[i:INFLUENCES]->(o:Output) WHERE o.output_id = $output_id "
-    "RETURN t.pos AS pos, t.token_id AS token_id, t.text AS text, i.score AS score, i.direct AS direct, i.share AS share, t.sink AS sink"
+    "RETURN t.pos AS pos, t.token_id AS token_id, t.text AS text, i.score AS score, i.drive AS drive, i.removal AS removal, "
+    "i.direct AS direct, i.share AS share, t.sink AS sink"
 )
 ACROSS = (
     "MATCH (t:Token)-[i:INFLUENCES]->(o:Output) WHERE o.text = $text AND NOT t.sink "
@@ -43,7 +44,7 @@ HEADS = (
     "avg(h.relevance) AS relevance_mean"
 )
 QUESTIONS = {
-    "drivers": (("pos",), ("token_id", "text", "score", "direct", "share", "sink"), DRIVERS),
+    "drivers": (("pos",), ("token_id", "text", "score", "drive", "removal", "direct", "share", "sink"), DRIVERS),
     "drivers_across": (("text",), ("outputs", "share_mean", "score_mean"), ACROSS),
     "heads_across": (("layer", "head"), ("outputs", "share_sum", "relevance_mean"), HEADS),
 }

@@ -81,7 +81,11 @@ def test_text_target_and_emits_agree_with_the_tokens() -> None:
 
 def test_ranks_put_the_sink_last_and_shares_add_up() -> None:
     rows = make_trace(7, n_tokens=9).outputs[0].influences().to_pylist()
-    assert [row["rank_direct"] for row in rows] == list(range(1, 10))
+    assert [row["rank_drive"] for row in rows] == list(range(1, 10))
+    drive = [row["drive"] for row in rows[:-1]]
+    assert drive == sorted(drive, reverse=True)
+    assert sum(drive) != pytest.approx(1.0)
+    rows.sort(key=lambda row: row["rank_direct"])
     assert rows[-1]["sink"] is True
     assert rows[-1]["share"] == 0.0
     assert sum(row["share"] for row in rows) == pytest.approx(1.0)

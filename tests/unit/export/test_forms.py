@@ -128,7 +128,7 @@ def test_ndjson_has_a_line_for_each_prediction_with_all_its_drivers(archive: Arc
     assert [line["output_id"] for line in lines] == [output.output_id for trace in traces for output in trace.outputs]
     for line in lines:
         assert sum(driver["score"] for driver in line["drivers"]) + line["bias"] == pytest.approx(line["explained"], abs=1e-3)
-        assert [driver["rank_direct"] for driver in line["drivers"]] == list(range(1, len(line["drivers"]) + 1))
+        assert [driver["rank_drive"] for driver in line["drivers"]] == list(range(1, len(line["drivers"]) + 1))
         assert line["heads"] == sorted(line["heads"], key=lambda head: -head["share"])
 
 

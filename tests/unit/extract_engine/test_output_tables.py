@@ -78,6 +78,13 @@ def test_influences_are_complete_up_to_the_position_and_sinks_come_last(built: O
     by_rank = sorted(others, key=lambda r: r["rank_direct"])
     assert all(a["direct"] >= b["direct"] for a, b in pairwise(by_rank))
     assert all(r["direct"] == r["direct_value"] and r["total"] == r["total_value"] >= r["direct"] for r in influences)
+    assert [r["removal"] for r in influences] == pytest.approx(found.removal[:10].tolist())
+    assert [r["drive"] for r in influences] == pytest.approx(found.drive[:10].tolist())
+    by_drive = sorted(influences, key=lambda r: r["rank_drive"])
+    assert [r["rank_drive"] for r in by_drive] == list(range(1, 11))
+    assert by_drive[-1] is influences[0]  # the sink, though it is the largest
+    assert all(a["drive"] >= b["drive"] for a, b in pairwise(by_drive[:-1]))
+    assert min(r["drive"] for r in others) < 0 < influences[0]["drive"]
     assert found.sink_mass == pytest.approx(influences[0]["direct"] / sum(r["direct"] for r in influences))
 
 

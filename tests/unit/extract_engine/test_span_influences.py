@@ -15,10 +15,15 @@ DIRECT = (9.0, 1.0, 2.0, 3.0)
 """Of the positions 0, an attention sink, to 3, which is explained."""
 
 
+REMOVAL, DRIVE = (7.0, -1.0, -3.0, 0.0), (2.0, 0.125, -0.5, 0.25)
+
+
 def influences() -> pa.Table:
     columns = {name: [0.0] * 4 for name in ("score", "direct_value", "direct_address", "total_value", "total_address")}
     columns |= {"direct": list(DIRECT), "total": [2 * value for value in DIRECT], "share": [0.0, 1 / 6, 2 / 6, 3 / 6]}
-    keys = {"src": [2, 3, 4, 5], "dst": [OUTPUT] * 4, "rank_direct": [4, 3, 2, 1], "rank_total": [4, 3, 2, 1]}
+    columns |= {"removal": list(REMOVAL), "drive": list(DRIVE)}
+    keys = {"src": [2, 3, 4, 5], "dst": [OUTPUT] * 4}
+    keys |= {"rank_drive": [4, 2, 3, 1], "rank_direct": [4, 3, 2, 1], "rank_total": [4, 3, 2, 1]}
     return pa.table({**keys, **columns}).select(schema.arrow_schema("INFLUENCES.Token.Output").names)
 
 
@@ -33,3 +38,6 @@ def test_sums_hold_the_sink_and_ranks_leave_it_out() -> None:
     assert [row["share"] for row in rows] == pytest.approx([1 / 6, 2 / 6, 0.0, 3 / 6])
     assert [row["rank_direct"] for row in rows] == [3, 2, 4, 1]
     assert [row["rank_total"] for row in rows] == [3, 2, 4, 1]
+    assert [row["removal"] for row in rows] == [6.0, -3.0, 7.0, 0.0]
+    assert [row["drive"] for row in rows] == [0.125, -0.5, 0.0, 0.25]  # without the sink
+    assert [row["rank_drive"] for row in rows] == [2, 3, 4, 1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from tracestore.query.catalogue import CatalogueEntry
 from tracestore.query.header import HeaderError, OrderKey, parse, render
 from tracestore.query.parameters import Parameter
 
@@ -46,6 +47,14 @@ def test_a_header_is_read() -> None:
     assert body.startswith("MATCH (n:N)")
 
 
+def test_an_order_by_size_may_leave_one_choice_signed() -> None:
+    header, _ = parse(GOOD.replace("// order: -|{by}|, b", "// order: -|{by} but a|, b"))
+    assert header.order == (OrderKey("{by}", True, True, "a"), OrderKey("b"))
+    found = CatalogueEntry(header, "")
+    assert found.order({"by": "a"}) == (("a", True, False), ("b", False, False))
+    assert found.order({"by": "b"}) == (("b", True, True), ("b", False, False))
+
+
 def test_lines_of_null_parameters_are_left_out() -> None:
     _, body = parse(GOOD)
     values = {"name": None, "other": 7, "k": 3, "by": "a", "low": 0.0}
@@ -79,6 +88,10 @@ def test_lines_of_null_parameters_are_left_out() -> None:
         ("// order: -|{by}|, b", "// order: -|{by}|, c"),
         ("// order: -|{by}|, b", "// order: -|{by}, b"),
         ("// order: -|{by}|, b", "// order: b desc"),
+        ("// order: -|{by}|, b", "// order: -|{by} but c|, b"),
+        ("// order: -|{by}|, b", "// order: -|{by} but |, b"),
+        ("// order: -|{by}|, b", "// order: -{by} but a, b"),
+        ("// order: -|{by}|, b", "// order: -|a but a|, b"),
         ("string(a|b) = a", "string(a|c) = a"),
         ("// needs: one of name, other", "// needs: one of name, k"),
         ("// needs: one of name, other", "// needs: name"),

@@ -36,11 +36,11 @@ def drivers(
     request: Request,
     output_id: str,
     ask: Ask,
-    by: Annotated[Literal["direct", "total", "score"], Query(description="What the rows are ranked by.")] = "direct",
+    by: Annotated[Literal["drive", "direct", "total", "score"], Query(description="What the rows are ranked by.")] = "drive",
     sink: Annotated[bool, Query(description="With attention sinks, which come last.")] = True,
     limit: Limit = 1000,
 ) -> Response:
-    """Say which earlier tokens drove the output: signed score, direct and total mass, value and address parts."""
+    """Say which earlier tokens drove the output: `drive`, the ranking, its parts (direct and total mass, removal), and the signed score."""
     result = ask.named("drivers", {"output_uid": ask.output(output_id).uid, "by": by, "sink": sink}, limit=limit + 1)
     table = result.table.slice(0, limit)
     return rows_response(request, table, truncated=result.truncated or result.table.num_rows > limit)

@@ -82,10 +82,11 @@ class EdgeCollector:
         The other keys share out the attention that a hidden one had: z becomes (z - a v) / (1 - a). A row's own key is not hidden from it.
         """
         seen = attention.shape[2]
-        lost = attention / (1 - attention).clamp_min_(LEAST_LEFT)
-        lost.mul_(g - relevance[..., None])
+        lost = (1 - attention).clamp_min_(LEAST_LEFT)
+        torch.div(attention, lost, out=lost)
         lost[:, torch.arange(len(rows), device=rows.device), rows] = 0
-        self.removal[:seen] += lost.sum((0, 1))
+        self.removal[:seen] -= (relevance.reshape(1, -1) @ lost.view(-1, seen))[0]  # apart from g: a pass over the tile less
+        self.removal[:seen] += lost.mul_(g).sum((0, 1))
 
     def _take_top(self, group: int, layer: int, rows: Tensor, size: Tensor, keys: Tensor) -> None:
         """Keep each head's largest |weight| among some keys, ascending."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -18,6 +19,7 @@ from tracestore.extract.table_checks import conservation_error
 from tracestore.model import PruningOptions
 
 LENGTH, FIRST = 12, 40
+FIRST_PLACE: dict[str, Any] = {"first_local": FIRST, "token_locals": np.arange(1, LENGTH + 1), "token_ids": tokens(LENGTH).numpy()}
 
 
 @pytest.fixture(scope="module", params=["llama", "phi"])
@@ -30,7 +32,7 @@ def found(request: pytest.FixtureRequest) -> OutputAttribution:
 @pytest.fixture
 def built(found: OutputAttribution) -> OutputTables:
     names = OutputNames("t:9:5", "tiny", text=" five", correct=True)
-    return output_tables(found, names, first_local=FIRST, token_locals=np.arange(1, LENGTH + 1), token_ids=tokens(LENGTH).numpy())
+    return output_tables(found, names, **FIRST_PLACE)
 
 
 def rows(table: pa.Table) -> list[dict[str, Any]]:
@@ -84,8 +86,16 @@ def test_influences_are_complete_up_to_the_position_and_sinks_come_last(built: O
     assert [r["rank_drive"] for r in by_drive] == list(range(1, 11))
     assert by_drive[-1] is influences[0]  # the sink, though it is the largest
     assert all(a["drive"] >= b["drive"] for a, b in pairwise(by_drive[:-1]))
-    assert min(r["drive"] for r in others) < 0 < influences[0]["drive"]
     assert found.sink_mass == pytest.approx(influences[0]["direct"] / sum(r["direct"] for r in influences))
+
+
+def test_a_token_whose_hiding_raises_what_is_explained_comes_last_before_the_sink(found: OutputAttribution) -> None:
+    removal = found.removal.copy()
+    removal[4] = -10 * np.abs(removal).sum()  # the largest by size
+    built = output_tables(replace(found, removal=removal), OutputNames("t:9:5", "tiny"), **FIRST_PLACE)
+    influences = rows(built.tables["INFLUENCES.Token.Output"])
+    assert influences[4]["drive"] < 0
+    assert (influences[4]["rank_drive"], influences[0]["rank_drive"]) == (9, 10)
 
 
 def test_edges_are_ranked_among_all_that_enter_the_same_node(built: OutputTables) -> None:

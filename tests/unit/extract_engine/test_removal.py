@@ -147,7 +147,7 @@ def test_of_one_layer_it_is_what_hiding_the_key_does_to_the_heads_of_the_untouch
     whole, *without = (heads.numpy() for heads in written)
     measured = np.array([gz @ (whole - heads) for heads in without])
     np.testing.assert_allclose(found.removal, measured, rtol=0, atol=1e-6)  # eager code takes its softmax in float32
-    assert np.abs(measured[:-1]).min() > 1e-4
+    assert np.count_nonzero(np.abs(measured) > 1e-4) >= 4  # Gemma 2 sees no more in its window
 
 
 def test_by_hand_a_row_without_other_keys_counts_as_if_a_little_were_left() -> None:

@@ -13,10 +13,13 @@ from tracestore.cli._sensitive_edges import edge_table, sensitive_edges
 if TYPE_CHECKING:
     from tracestore.model import Output, Trace
 
-By = Literal["direct", "total", "score"]
+By = Literal["drive", "direct", "total", "score"]
 
 OUTPUT_KEYS: Final = ("output_id", "pos", "token_id", "text", "logit", "explained", "gauge", "prob", "closure", "bias")
-DRIVER_KEYS: Final = ("pos", "token_id", "text", "score", "direct", "total", "share", "rank_direct", "rank_total", "sink")
+DRIVER_KEYS: Final = (
+    *("pos", "token_id", "text", "score", "direct", "total", "share", "rank_direct", "rank_total", "sink"),
+    *("removal", "drive", "rank_drive"),
+)
 HEAD_KEYS: Final = ("layer", "head", "relevance", "share", "top_source_pos", "top_query_pos", "induction")
 MORE_KEYS: Final = ("foil_token_id", "foil_text", "vocab_rank", "correct", "sink_mass", "attention_kept", "mlp_share")
 TOP_HEADS: Final = 5
@@ -46,8 +49,13 @@ def print_why(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By)
 
 
 def ranked(rows: Sequence[Mapping[str, Any]], by: By) -> list[Mapping[str, Any]]:
-    """Order drivers, largest first, sinks last."""
-    return sorted(rows, key=lambda row: (row["sink"], -abs(row[by]), row["pos"]))
+    """Order drivers, largest first (`drive` by its value, the others by size), sinks last."""
+
+    def size(row: Mapping[str, Any]) -> float:
+        value = float(row[by])
+        return value if by == "drive" else abs(value)
+
+    return sorted(rows, key=lambda row: (row["sink"], -size(row), row["pos"]))
 
 
 def _output_json(output: Output, k: int | None, by: By) -> dict[str, Any]:
@@ -95,8 +103,8 @@ def _print_output(output: Output, k: int | None, by: By) -> None:
     against = f" against '{shown(row['foil_text'], row['foil_token_id'])}'" if row["gauge"] == "foil" else f" ({row['gauge']})"
     _line(f"'{target}': probability {row['prob']:.1%}, logit {row['logit']:.3f}; explained {row['explained']:.3f}{against}")
     chosen = rows if k is None else rows[:k]
-    table = [{**driver, "text": shown(driver["text"], driver["token_id"]), "share": f"{driver['share']:.1%}"} for driver in chosen]
-    columns = ["pos", "text", "score", "direct", "total", "share", "sink"]
+    table = [{**driver, "text": shown(driver["text"], driver["token_id"]), "drive": f"{driver['drive']:+.1%}"} for driver in chosen]
+    columns = ["pos", "text", "drive", "score", "direct", "total", "removal", "sink"]
     if measured is not None and measured.columns:
         effects = {token["pos"]: measured.columns.get(token["local"]) for token in output.trace.table("Token").to_pylist()}
         table = [{**driver, "without it": effects[driver["pos"]]} for driver in table]
@@ -136,6 +144,7 @@ def _notes(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], shown_rows
     notes = [
         f"tokens {total:+.3f} and biases {row['bias']:+.3f} add up to {row['explained']:.3f}; closure error {row['closure']:.1e}"
         + (f"; tokens not shown carry {rest:+.3f}" if shown_rows < len(rows) else ""),
+        "drive: mean of a token's shares of direct, total and removal (what hiding it is estimated to take away), attention sinks left out",
         f"attention sink: {row['sink_mass']:.0%} of the direct mass; MLPs wrote {row['mlp_share']:.0%} of what was written",
     ]
     if row["attention_kept"] < LITTLE_KEPT:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 class By(StrEnum):
     """What drivers are ordered by."""
 
+    drive = "drive"
     direct = "direct"
     total = "total"
     score = "score"
@@ -46,7 +47,7 @@ def why(
     sensitivity: tracing.Sensitivity = False,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
-    by: Annotated[By, typer.Option("--by", help="Order of the drivers.")] = By.direct,
+    by: Annotated[By, typer.Option("--by", help="Order of the drivers: drive, direct, total or score.")] = By.drive,
     k: Annotated[int, typer.Option("--k", "-k", min=1, help="Drivers shown for an output.")] = 10,
     all_tokens: Annotated[bool, typer.Option("--all-tokens", help="Every token: scores and bias add up to what is explained.")] = False,
     html: Annotated[Path | None, typer.Option("--html", help="Also write the coloured text to this file.", show_default=False)] = None,

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 Row = Mapping[str, Any]
-By = Literal["score", "direct", "total"]
+By = Literal["score", "drive", "direct", "total"]
 
 RAISES: Final = (37, 99, 235)
 LOWERS: Final = (234, 88, 12)
@@ -69,7 +69,7 @@ def influence_html(output_row: Row, influence_rows: Iterable[Row], *, by: By = "
         f'<span class="ts-key" style="background:rgba({_rgb(RAISES)},.45)">raises</span> '
         f'<span class="ts-key ts-down" style="background:rgba({_rgb(LOWERS)},.45)">lowers</span> '
         '<span class="ts-key ts-sink">attention sink</span> '
-        f"full colour: {scale:.3g} logits of {_MEANING[by]}; point at a token for its numbers</p></div>"
+        f"full colour: {_full_colour(scale, by)}; point at a token for its numbers</p></div>"
     )
     return "".join(parts)
 
@@ -110,7 +110,7 @@ def legend_text(influence_rows: Iterable[Row], *, by: By = "score") -> Text:
     text.append(" lowers ", Style(color="black", bgcolor=f"rgb({_rgb(_tint(LOWERS, 1.0))})", underline=True))
     text.append(" ")
     text.append("attention sink", Style(dim=True))
-    text.append(f"; full colour: {scale:.3g} logits of {_MEANING[by]}", Style(dim=True))
+    text.append(f"; full colour: {_full_colour(scale, by)}", Style(dim=True))
     return text
 
 
@@ -126,6 +126,10 @@ def _number(row: Row, name: str) -> float:
 def _scale(rows: list[Row], by: By) -> float:
     """The largest size among tokens that are no sinks: a sink often outweighs all others and would bleach them."""
     return max((abs(_number(row, by)) for row in rows if not row.get("sink")), default=0.0)
+
+
+def _full_colour(scale: float, by: By) -> str:
+    return f"{scale:.1%} drive" if by == "drive" else f"{scale:.3g} logits of {_MEANING[by]}"
 
 
 def _strength(value: float, scale: float) -> float:
@@ -166,8 +170,10 @@ def _token_html(row: Row, by: By, scale: float) -> str:
     title = f"position {row['pos']}: {_MEANING['score']} {_number(row, 'score'):+.3f}, direct {_number(row, 'direct'):.3f} logits"
     if row.get("share") is not None:
         title += f", share {_number(row, 'share'):.1%}"
-    if row.get("rank_direct") is not None:
-        title += f", rank {row['rank_direct']}"
+    if row.get("drive") is not None:
+        title += f", drive {_number(row, 'drive'):+.1%}"
+    if row.get("rank_drive") is not None:
+        title += f", rank {row['rank_drive']}"
     if row.get("sink"):
         kind, style, title = "ts-sink", "", title + ", attention sink"
     else:

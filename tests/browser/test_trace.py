@@ -11,6 +11,7 @@ from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser.conftest import LONG, Shown
 from tests.support.http_server import serving
+from tests.support.synthetic import make_trace
 from tracestore.model import Output, Trace
 
 
@@ -26,6 +27,10 @@ def expected_strengths(output: Output, measure: str) -> dict[int, float]:
     return {row["pos"]: 0.62 * abs(row[measure]) / largest for row in rows}
 
 
+def sign(value: float) -> str:
+    return "−" if value < 0 else "+"  # noqa: RUF001  as the page writes it
+
+
 def emitted(trace: Trace) -> Output:
     """Give an output whose token follows in the text."""
     return trace.outputs[1]
@@ -38,8 +43,8 @@ def test_a_click_on_a_token_colours_what_came_before_by_its_influence(page: Page
     page.locator(f".token[data-pos='{output.row['pos'] + 1}']").click()
     expect(page.locator(".token.target")).to_have_attribute("data-pos", str(output.row["pos"] + 1))
     found = strengths(page)
-    signs = {row["pos"]: row["score"] < 0 for row in output.influences().to_pylist()}
-    for pos, strength in expected_strengths(output, "score").items():
+    signs = {row["pos"]: row["drive"] < 0 for row in output.influences().to_pylist()}
+    for pos, strength in expected_strengths(output, "drive").items():
         assert found[pos][0] == pytest.approx(strength, abs=2e-3)
         if strength > 0.02:
             assert found[pos][1] is signs[pos]
@@ -54,6 +59,9 @@ def test_a_click_on_a_token_colours_what_came_before_by_its_influence(page: Page
 def test_the_measure_is_switched_and_stays_in_the_address(page: Page, shown: Shown) -> None:
     output = emitted(shown.story)
     page.goto(shown.at("trace", shown.story, output=output.output_id))
+    page.get_by_text("Signed", exact=True).click()
+    for pos, strength in expected_strengths(output, "score").items():
+        assert strengths(page)[pos][0] == pytest.approx(strength, abs=2e-3)
     page.get_by_text("Total", exact=True).click()
     found = strengths(page)
     for pos, strength in expected_strengths(output, "direct").items():
@@ -71,12 +79,30 @@ def test_numbers_are_shown_on_hover_and_on_focus(page: Page, shown: Shown) -> No
     output = emitted(shown.story)
     page.goto(shown.at("trace", shown.story, output=output.output_id))
     row = next(row for row in output.influences().to_pylist() if row["pos"] == 3)
-    number = f"{'−' if row['score'] < 0 else '+'}{abs(row['score']):.3f}"  # noqa: RUF001  as the page writes it
+    share = f"{sign(row['drive'])}{abs(100 * row['drive']):.1f} %"
     page.locator(".token[data-pos='3']").hover()
-    expect(page.get_by_role("tooltip")).to_contain_text(number)
-    expect(page.locator(".token[data-pos='3']")).to_have_attribute("aria-label", re.compile(re.escape(number)))
+    for number in (share, f"{sign(row['score'])}{abs(row['score']):.3f}", f"{sign(row['removal'])}{abs(row['removal']):.3f}"):
+        expect(page.get_by_role("tooltip")).to_contain_text(number)
+    expect(page.locator(".token[data-pos='3']")).to_have_attribute("aria-label", re.compile(re.escape(share)))
     page.keyboard.press("Escape")
     expect(page.get_by_role("tooltip")).to_be_hidden()
+
+
+def test_the_list_is_ranked_by_drive_and_sinks_come_last_without_a_bar(page: Page, shown: Shown) -> None:
+    small = make_trace(3, n_outputs=2)  # its first prediction has a token that is driven against
+    page.goto(shown.at("trace", small, output=small.outputs[0].output_id))
+    panel = page.get_by_label("Prediction", exact=True)
+    expect(panel.get_by_role("columnheader")).to_have_text(["token", "position", "drive", "score"])
+    rows = sorted(small.outputs[0].influences().to_pylist(), key=lambda row: row["rank_drive"])
+    script = (
+        "e => e.map(({cells: [, pos, cell]}) => [pos.textContent, cell.textContent, cell.querySelector('i')?.className.trim() ?? null])"
+    )
+    lines = panel.locator("tbody tr").evaluate_all(script)
+    assert [int(pos) for pos, _, _ in lines] == [row["pos"] for row in rows]
+    assert any(row["drive"] < 0 for row in rows)
+    for row, (_, text, bar) in zip(rows, lines, strict=True):
+        assert text == f"{sign(row['drive'])}{abs(100 * row['drive']):.1f} %"
+        assert bar == (None if row["sink"] else "down" if row["drive"] < 0 else "up")
 
 
 def test_keys_alone_choose_a_prediction(page: Page, shown: Shown) -> None:

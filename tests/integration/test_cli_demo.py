@@ -46,7 +46,7 @@ def test_the_packaged_archive_answers_without_torch_and_again(tmp_path: Path) ->
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
-    for part in ("The capital of France is →  Paris", "drivers, by direct", "over all prompts", "worst closure error"):
+    for part in ("The capital of France is →  Paris", "drivers, by drive", "over all prompts", "worst closure error"):
         assert part in done.stdout
     assert done.stdout.endswith(f"serve --store {tmp_path / 'prebuilt.lbug'}\n")  # how to open the page
     assert "15 traces loaded, 0 there already" in done.stderr
@@ -78,7 +78,7 @@ def _make_demo_neo4j(server: TestServer, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for part in ("The capital of France is →  Paris", "drivers, by direct", "over all prompts", server.uri, "To stop it:"):
+    for part in ("The capital of France is →  Paris", "drivers, by drive", "over all prompts", server.uri, "To stop it:"):
         assert part in done.stdout
     assert "15 traces loaded" in done.stderr
     assert server.run("MATCH (t:Trace) WHERE t.ready_id IS NOT NULL RETURN count(t)") == [[15]]

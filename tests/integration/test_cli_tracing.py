@@ -19,7 +19,10 @@ ITEMS: list[dict[str, Any]] = [
     {"id": "three", "prompt": "Where is the tower?", "completion": " It is in Paris.", "targets": "generated"},
     {"id": "four", "messages": [{"role": "user", "content": "What is two plus three?"}], "max_new_tokens": 2},
 ]
-DRIVER_KEYS = ["pos", "token_id", "text", "score", "direct", "total", "share", "rank_direct", "rank_total", "sink"]
+DRIVER_KEYS = [
+    *("pos", "token_id", "text", "score", "direct", "total", "share", "rank_direct", "rank_total", "sink"),
+    *("removal", "drive", "rank_drive"),
+]
 OUTPUT_KEYS = ["output_id", "pos", "token_id", "text", "logit", "explained", "gauge", "prob", "closure", "bias", "drivers"]
 
 
@@ -58,7 +61,7 @@ def test_scores_of_all_tokens_and_the_bias_are_what_is_explained(model: Path) ->
     assert total == pytest.approx(output["explained"], abs=1e-4)
 
 
-@pytest.mark.parametrize(("by", "rank"), [("direct", "rank_direct"), ("total", "rank_total")])
+@pytest.mark.parametrize(("by", "rank"), [("drive", "rank_drive"), ("direct", "rank_direct"), ("total", "rank_total")])
 def test_drivers_come_in_the_order_asked_for_sinks_last(model: Path, by: str, rank: str) -> None:
     (output,) = ok("why", "The capital of Italy is", "--model", model, "--by", by, "--all-tokens", "--json").json["outputs"]
     assert [driver[rank] for driver in output["drivers"]] == list(range(1, len(output["drivers"]) + 1))
@@ -73,7 +76,7 @@ def test_a_foil_is_explained_as_a_difference(model: Path) -> None:
 
 def test_why_for_a_reader_shows_text_drivers_heads_and_what_adds_up(model: Path, tmp_path: Path) -> None:
     done = ok("why", "The capital of France is", "--model", model, "--html", tmp_path / "why.html")
-    for part in ("The capital of France is", "drivers, by direct", "heads", "add up to", "attention sink", "closure error", "kept:"):
+    for part in ("The capital of France is", "drivers, by drive", "heads", "add up to", "attention sink", "closure error", "kept:"):
         assert part in done.out
     assert "<!doctype html>" in (tmp_path / "why.html").read_text()
 
@@ -93,7 +96,7 @@ def test_a_file_is_traced_loaded_and_asked(model: Path, items: Path, tmp_path: P
     rows = ok("query", "drivers", "-p", f"output_id={output_of(store)}", "-p", "k=3", "--store", store, "--format", "ndjson")
     drivers = [json.loads(line) for line in rows.out.splitlines()]
     assert len(drivers) == 3
-    assert [driver["rank_direct"] for driver in drivers] == [1, 2, 3]
+    assert [driver["rank_drive"] for driver in drivers] == [1, 2, 3]
 
 
 def output_of(store: Path) -> str:

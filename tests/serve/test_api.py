@@ -85,6 +85,7 @@ def test_drivers_add_up_in_every_form(client: TestClient, served_traces: list[Tr
     output = served_traces[0].outputs[2]
     path = f"/api/outputs/{output.output_id}/drivers"
     rows = got(client, path)["rows"]
+    assert [row["rank_drive"] for row in rows] == list(range(1, len(rows) + 1))
     assert sum(row["score"] for row in rows) + output.row["bias"] == pytest.approx(output.row["explained"], abs=1e-4)
     lines = client.get(path, headers={"Accept": "application/x-ndjson"})
     assert [json.loads(line) for line in lines.text.splitlines()] == rows

@@ -28,7 +28,8 @@ OUTPUT = {
 
 
 def row(pos: int, text: str | None, score: float, direct: float = 1.0, sink: bool = False, token_id: int = 5) -> dict[str, Any]:
-    return {"pos": pos, "text": text, "token_id": token_id, "score": score, "direct": direct, "share": 0.25, "rank_direct": 1, "sink": sink}
+    ranking = {"drive": -0.125, "rank_drive": 3}
+    return {"pos": pos, "text": text, "token_id": token_id, "score": score, "direct": direct, "share": 0.25, "sink": sink, **ranking}
 
 
 ROWS = [row(2, " of", -1.0), row(0, "The", 50.0, sink=True), row(1, " capital", 2.0), row(3, "\n", 0.0)]
@@ -72,7 +73,7 @@ def test_html_shows_tokens_in_order_with_sign_strength_and_numbers() -> None:
         ("ts-t ts-down", "--a:0.33"),
         ("ts-t ts-up", "--a:0.00"),
     ]
-    assert reader.tokens()[1]["title"] == "position 1: signed contribution +2.000, direct 1.000 logits, share 25.0%, rank 1"
+    assert reader.tokens()[1]["title"] == "position 1: signed contribution +2.000, direct 1.000 logits, share 25.0%, drive -12.5%, rank 3"
     assert "attention sink" in (reader.tokens()[0]["title"] or "")
     assert "probability 50.0%" in reader.text
     assert "explained 12.345 logits (centred), of it bias -0.500" in reader.text
@@ -83,6 +84,14 @@ def test_html_can_colour_by_direct_mass() -> None:
     reader = Reader(influence_html(OUTPUT, [row(0, "a", -3.0, direct=4.0), row(1, "b", 1.0, direct=1.0)], by="direct"))
     assert [t["style"] for t in reader.tokens()] == ["--a:0.65", "--a:0.16"]
     assert {t["class"] for t in reader.tokens()} == {"ts-t ts-up"}
+
+
+def test_colours_by_drive_have_a_sign_and_are_measured_in_shares() -> None:
+    rows = [{**row(0, "a", 3.0), "drive": -0.125}, {**row(1, "b", -1.0), "drive": 0.25}]
+    reader = Reader(influence_html(OUTPUT, rows, by="drive"))
+    assert [(t["class"], t["style"]) for t in reader.tokens()] == [("ts-t ts-down", "--a:0.33"), ("ts-t ts-up", "--a:0.65")]
+    assert "full colour: 25.0% drive" in reader.text
+    assert legend_text(rows, by="drive").plain.endswith("full colour: 25.0% drive")
 
 
 def test_html_works_on_dark_grounds_and_needs_nothing_from_outside() -> None:

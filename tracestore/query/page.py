@@ -57,11 +57,12 @@ def token(text: str = "text", token_id: str = "token_id") -> Callable[[Row], Any
 
 
 def table(caption: str, rows: Sequence[Row], cells: Sequence[Cell]) -> str:
-    """Give a table; nothing where there are no rows. Rows whose `sink` is true are greyed; bars are relative to the column's largest."""
+    """Give a table; nothing where there are no rows. Rows whose `sink` is true are greyed; bars are relative to the others' largest."""
     if not rows:
         return ""
     head = "".join(f'<th scope="col"{_NUMERIC.get(cell.kind, "")}>{escape(cell.heading)}</th>' for cell in cells)
-    largest = {cell.heading: max((cell.value(row) or 0.0 for row in rows), default=0.0) for cell in cells if cell.kind == "share"}
+    bars = [row for row in rows if not row.get("sink")]
+    largest = {cell.heading: max((cell.value(row) or 0.0 for row in bars), default=0.0) for cell in cells if cell.kind == "share"}
     body = "".join(f"<tr{_sink(row)}>{''.join(_cell(cell, row, largest.get(cell.heading, 0.0)) for cell in cells)}</tr>" for row in rows)
     return f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
 
@@ -111,7 +112,8 @@ def _cell(cell: Cell, row: Row, largest: float) -> str:
         case "count":
             return f'<td class="n">{value:,}</td>'
         case "share":
-            return f'<td class="n bar" style="--w:{100 * max(value, 0.0) / (largest or 1.0):.1f}%">{value:.1%}</td>'
+            width = 0.0 if row.get("sink") else 100 * max(value, 0.0) / (largest or 1.0)
+            return f'<td class="n bar" style="--w:{width:.1f}%">{value:.1%}</td>'
         case "token":
             return f'<td class="t">{escape(str(value))}</td>'
     return f"<td>{escape(str(value))}</td>"

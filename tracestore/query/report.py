@@ -25,10 +25,11 @@ ALL: Final = 1_000_000
 _DRIVERS: Final = (
     Cell("pos", field("pos"), "count"),
     Cell("token", token(), "token"),
-    Cell("share of direct", field("share"), "share"),
+    Cell("drive", field("drive"), "share"),
+    Cell("score", field("score"), "signed"),
     Cell("direct", field("direct"), "number"),
     Cell("total", field("total"), "number"),
-    Cell("score", field("score"), "signed"),
+    Cell("removal", field("removal"), "signed"),
 )
 _HEADS: Final = (
     Cell("head", lambda row: _head(row)),
@@ -41,9 +42,11 @@ _READING: Final = """<h2 id="reading">How to read this</h2>
 <p><b>Score</b>: signed contribution of a token, along every path, to the explained quantity; the scores of all tokens and the bias add up
 to it, and the <b>closure error</b> says how exactly. That is correctness of bookkeeping, not proof that the model would behave so without
 the token, by the method that the trace names: <i>frozen</i> takes attention patterns as they were, <i>secant</i> explains them too.</p>
-<p><b>Direct</b> and <b>total</b>: size of the attention edges from the token into the explained position, and into all positions.
-<b>Share</b> is of <i>direct</i>, attention sinks left out: the first position takes much attention in most models and says little, so it
-stands last and grey. <b>Attention kept</b>: how much of the attention-edge mass the stored graph holds; the rest is counted at its nodes as
+<p><b>Drive</b> ranks the tokens: the mean of a token's shares of <i>direct</i>, <i>total</i> and <i>removal</i>. <b>Direct</b> and
+<b>total</b>: size of the attention edges from the token into the explained position, and into all positions. <b>Removal</b>: what hiding
+the token from every later position is estimated to take away, to first order; below zero, hiding it would add. Shares leave attention
+sinks out: the first position takes much attention in most models and says little, so it stands last and grey. <b>Share</b> alone is of
+<i>direct</i>. <b>Attention kept</b>: how much of the attention-edge mass the stored graph holds; the rest is counted at its nodes as
 dropped. What is explained is by default the token's logit less the mean logit of the vocabulary (<i>centred</i>).</p>"""
 
 

@@ -15,7 +15,7 @@ def output() -> Output:
 
 
 def printed(output: Output, capsys: pytest.CaptureFixture[str], **changes: object) -> str:
-    print_why(output.trace, [Output(output.trace, {**output.row, **changes})], k=2, by="direct")
+    print_why(output.trace, [Output(output.trace, {**output.row, **changes})], k=2, by="drive")
     return capsys.readouterr().out
 
 
@@ -42,8 +42,30 @@ def test_sinks_come_last_whatever_their_size() -> None:
     assert [row["pos"] for row in ranked(rows, "score")] == [1, 2, 0]
 
 
+def test_by_drive_what_is_driven_against_comes_after_what_does_nothing() -> None:
+    rows = [
+        {"pos": 0, "sink": True, "drive": 9.0, "score": 0.0},
+        {"pos": 1, "sink": False, "drive": -0.5, "score": -3.0},
+        {"pos": 2, "sink": False, "drive": 0.0, "score": 0.5},
+        {"pos": 3, "sink": False, "drive": 0.2, "score": 0.1},
+    ]
+    assert [row["pos"] for row in ranked(rows, "drive")] == [3, 2, 1, 0]
+    assert [row["pos"] for row in ranked(rows, "score")] == [1, 2, 3, 0]
+
+
+def test_the_table_shows_drive_first_and_fits_a_hundred_columns(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    lines = [line.rstrip() for line in printed(output, capsys).splitlines()]
+    start = lines.index("drivers, by drive")
+    (head,) = (line.split() for line in lines[start + 1 : start + 4] if "pos" in line)
+    assert head == ["pos", "text", "drive", "score", "direct", "total", "removal", "sink"]
+    best = min(output.influences().to_pylist(), key=lambda row: row["rank_drive"])
+    first = lines[start + 4]
+    assert (first.split()[0], f"{best['drive']:+.1%}" in first) == (str(best["pos"]), True)
+    assert max(map(len, lines[start : start + 6])) <= 100
+
+
 def test_k_limits_the_drivers_and_none_gives_all(output: Output) -> None:
-    few = why_json(output.trace, [output], k=2, by="direct")["outputs"][0]
-    full = why_json(output.trace, [output], k=None, by="direct")["outputs"][0]
+    few = why_json(output.trace, [output], k=2, by="drive")["outputs"][0]
+    full = why_json(output.trace, [output], k=None, by="drive")["outputs"][0]
     assert full["drivers"][:2] == few["drivers"]
     assert sum(d["score"] for d in full["drivers"]) + full["bias"] == pytest.approx(full["explained"], abs=1e-5)

@@ -26,7 +26,7 @@ def test_the_largest_come_first_with_the_token_they_start_at(output: Output) -> 
     texts = ["The", " capital", " of", " France", " is"]
     assert all(path["source_text"] == texts[path["source_pos"]] for path in answer["paths"])
     assert len(stored_paths(output, None)) == 5
-    assert why_json(output.trace, [output], k=1, by="direct")["outputs"][0]["paths"] == stored_paths(output, 5)
+    assert why_json(output.trace, [output], k=1, by="drive")["outputs"][0]["paths"] == stored_paths(output, 5)
 
 
 def test_a_rank_that_an_unfinished_path_could_take_is_not_guessed(output: Output, capsys: pytest.CaptureFixture[str]) -> None:
@@ -34,7 +34,7 @@ def test_a_rank_that_an_unfinished_path_could_take_is_not_guessed(output: Output
     for left, certain in ((0.0, 5), ((sizes[1] + sizes[2]) / 2, 2), (sizes[0] + 1.0, 0)):
         searched = Output(output.trace, {**output.row, "path_largest_open": left})
         assert [path["certain"] for path in stored_paths(searched, None)] == [True] * certain + [False] * (5 - certain)
-        print_why(output.trace, [searched], k=1, by="direct")
+        print_why(output.trace, [searched], k=1, by="drive")
         text = capsys.readouterr().out
         printed = [f"{path['weight']:+.3f}  " in text for path in stored_paths(searched, None)]
         assert printed == [True] * certain + [False] * (5 - certain)
@@ -51,7 +51,7 @@ def test_every_hop_is_printed_with_its_sign(output: Output, capsys: pytest.Captu
         start = "bias" if path["hops"][0].startswith("bias") else f"'{path['source_text']}'"
         assert f"{start}@{path['source_pos']}" in line
     assert "unfinished ones 9 (the largest 0.5)" in mass_note(output)
-    print_why(output.trace, [output], k=1, by="direct")
+    print_why(output.trace, [output], k=1, by="drive")
     assert "exact paths (more: tracestore paths)" in capsys.readouterr().out
 
 

@@ -77,7 +77,7 @@ def test_every_prediction_and_the_cross_prompt_answers_are_there(store: Store, p
 def test_numbers_are_those_of_the_queries(store: Store, page: Reader) -> None:
     first = run_named(store, "list_outputs").table.to_pylist()[0]
     best = run_named(store, "drivers", {"output_id": first["output_id"], "k": 1}).table.to_pylist()[0]
-    assert f"{best['share']:.1%}{best['direct']:.3f}{best['total']:.3f}{best['score']:+.3f}" in page.text
+    assert f"{best['drive']:.1%}{best['score']:+.3f}{best['direct']:.3f}{best['total']:.3f}{best['removal']:+.3f}" in page.text
     checked = sum(row["checked"] for row in run_named(store, "conservation_summary").table.to_pylist())
     assert f"{checked:,}nodes that conserve" in page.text
 
@@ -128,6 +128,6 @@ def test_a_table_escapes_greys_sinks_and_scales_its_bars() -> None:
     assert "<caption>A &amp; B</caption>" in html
     assert "<td>&lt;i&gt;</td>" in html
     assert 'style="--w:100.0%">50.0%' in html
-    assert '<tr class="sink"><td>b</td><td class="n bar" style="--w:20.0%">10.0%' in html
+    assert '<tr class="sink"><td>b</td><td class="n bar" style="--w:0.0%">10.0%' in html
     assert "<td></td><td></td>" in html
     assert table("nothing", [], []) == ""

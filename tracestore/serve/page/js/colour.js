@@ -2,6 +2,7 @@
 // without sign; strength is the size over the largest among tokens that are no attention sinks.
 
 export const MEASURES = {
+  drive: { name: "Drive", say: "drive, the ranking", signed: true, share: true },
   score: { name: "Signed", say: "signed contribution", signed: true },
   value: { name: "Value", say: "what heads copied from it", signed: false },
   address: { name: "Address", say: "how it drew attention to itself", signed: false },
@@ -12,9 +13,9 @@ export const SCOPES = {
   total: { name: "Everywhere", say: "into all positions" },
 };
 
-/** Give the number of a driver row for a measure (score, value, address, total) and a scope (direct, total). */
+/** Give the number of a driver row for a measure (drive, score, value, address, total) and a scope (direct, total). */
 export function measured(row, measure, scope) {
-  if (measure === "score") return row.score;
+  if (MEASURES[measure].signed) return row[measure];
   return measure === "total" ? row[scope] : row[`${scope}_${measure}`];
 }
 

@@ -4,6 +4,7 @@
 export const signed = (value, digits = 3) => (isNumber(value) ? `${value < 0 ? "−" : "+"}${Math.abs(value).toFixed(digits)}` : "–");
 export const plain = (value, digits = 3) => (isNumber(value) ? value.toFixed(digits).replace("-", "−") : "–");
 export const percent = (value, digits = 1) => (isNumber(value) ? `${(100 * value).toFixed(digits)} %` : "–");
+export const signedPercent = (value, digits = 1) => (isNumber(value) ? `${value < 0 ? "−" : "+"}${percent(Math.abs(value), digits)}` : "–");
 export const whole = (value) => (isNumber(value) ? value.toLocaleString("en") : "–");
 export const tiny = (value) => (isNumber(value) ? value.toExponential(1).replace("-", "−") : "–");
 export const day = (ms) => new Date(ms).toISOString().slice(0, 16).replace("T", " ");

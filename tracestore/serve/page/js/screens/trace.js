@@ -3,7 +3,7 @@
 import { output as askOutput, query, trace as askTrace } from "../api.js";
 import { MEASURES, SCOPES, measured, paint, scaleOf, unpaint } from "../colour.js";
 import { fill, h, say } from "../dom.js";
-import { bare, cut, day, percent, plain, quoted, shown, signed } from "../format.js";
+import { bare, cut, day, percent, plain, quoted, shown, signed, signedPercent } from "../format.js";
 import { key, switcher } from "../parts/controls.js";
 import { headList, outputName, pathList, predictionPanel } from "../parts/prediction.js";
 import { barCell } from "../parts/table.js";
@@ -26,7 +26,7 @@ class TraceView {
   constructor(place, data, params) {
     this.place = place;
     this.data = data;
-    this.measure = params.measure in MEASURES ? params.measure : "score";
+    this.measure = params.measure in MEASURES ? params.measure : "drive";
     this.scope = params.scope in SCOPES ? params.scope : "direct";
     this.rows = [];
     this.output = null;
@@ -83,7 +83,7 @@ class TraceView {
     const measures = Object.entries(MEASURES).map(([name, { name: text }]) => [name, text, name === "address" ? why : null]);
     fill(this.controls,
       switcher("Influence", measures, this.measure, (measure) => this.change({ measure })),
-      this.measure !== "score" && switcher("Counted", Object.entries(SCOPES).map(([name, { name: text }]) => [name, text]), this.scope, (scope) => this.change({ scope })));
+      !MEASURES[this.measure].signed && switcher("Counted", Object.entries(SCOPES).map(([name, { name: text }]) => [name, text]), this.scope, (scope) => this.change({ scope })));
   }
 
   change(part) {
@@ -120,7 +120,7 @@ class TraceView {
     this.spans = spans.rows;
     this.effects = new Map(knockouts.rows.filter((row) => Number.isInteger(row.pos)).reverse().map((row) => [row.pos, row])); // the newest of a token counts
     this.addressed = this.rows.some((row) => row.total_address > 0);
-    if (!this.addressed && this.measure === "address") this.measure = "score";
+    if (!this.addressed && this.measure === "address") this.measure = "drive";
     this.note.textContent = "";
     this.drawControls();
     this.colour();
@@ -130,8 +130,10 @@ class TraceView {
   }
 
   number = (row) => measured(row, this.measure, this.scope) ?? 0;
-  spell = (row) => (MEASURES[this.measure].signed ? signed(this.number(row)) : plain(this.number(row)));
-  ranked = () => [...this.rows].sort((a, b) => a.sink - b.sink || Math.abs(this.number(b)) - Math.abs(this.number(a)) || a.pos - b.pos);
+  write = (value) => (MEASURES[this.measure].share ? signedPercent : MEASURES[this.measure].signed ? signed : plain)(value);
+  spell = (row) => this.write(this.number(row));
+  size = (row) => (this.measure === "drive" ? row.drive : Math.abs(this.number(row))); // as rank_drive: what is driven against comes last
+  ranked = () => [...this.rows].sort((a, b) => a.sink - b.sink || this.size(b) - this.size(a) || a.pos - b.pos);
 
   colour() {
     const byPos = new Map(this.rows.map((row) => [row.pos, row]));
@@ -152,9 +154,10 @@ class TraceView {
       element.classList.toggle("target", chosen);
       element.setAttribute("aria-pressed", String(chosen));
     }
-    const { say: meaning, signed: isSigned } = MEASURES[this.measure];
+    const { say: meaning, signed: isSigned, share } = MEASURES[this.measure];
     const counted = isSigned ? "" : ` ${SCOPES[this.scope].say}`;
-    fill(this.key, key(isSigned), h("p.hint", {}, `Full colour: ${plain(scale)} logits of ${meaning}${counted}.`));
+    fill(this.key, key(isSigned), h("p.hint", {}, `Full colour: ${share ? percent(scale) : `${plain(scale)} logits of`} ${meaning}${counted}.`,
+      share && " Mean of the token's shares of what attends to it here and everywhere, and of what hiding it is estimated to take away."));
   }
 
   tip(pos) {
@@ -165,8 +168,8 @@ class TraceView {
     const own = predicted ? [["probability when predicted", percent(predicted.prob)], ["its rank", String(predicted.vocab_rank)]] : [];
     if (!row) return [head, own];
     return [head, [
-      ["signed score", signed(row.score)], ["value, into the prediction", plain(row.direct_value)], ["address, into the prediction", plain(row.direct_address)],
-      ["total, everywhere", plain(row.total)], ["share", row.sink ? "sink" : percent(row.share)], ["rank", String(row.rank_direct)], ...own,
+      ["drive", signedPercent(row.drive)], ["rank", String(row.rank_drive)], ["signed score", signed(row.score)], ["value, into the prediction", plain(row.direct_value)], ["address, into the prediction", plain(row.direct_address)],
+      ["total, everywhere", plain(row.total)], ["share of direct", row.sink ? "sink" : percent(row.share)], ["removal, estimated", signed(row.removal)], ...own,
     ]];
   }
 
@@ -174,17 +177,18 @@ class TraceView {
     const { output, data } = this;
     const rows = this.ranked().slice(0, ROWS);
     const largest = scaleOf(this.rows, this.number);
-    const isSigned = MEASURES[this.measure].signed;
+    const { signed: isSigned, share: byDrive } = MEASURES[this.measure];
+    const [second, tell] = byDrive ? ["score", (row) => signed(row.score)] : ["share", (row) => (row.sink ? "sink" : percent(row.share))];
     fill(this.panel,
       data.outputs.length > 1 && this.outputChips(),
       predictionPanel(data, output),
       h("h3", {}, "Which earlier tokens drove it"),
       h("table", {},
         h("caption.unseen", {}, `The ${rows.length} tokens with the largest influence, attention sinks last`),
-        h("thead", {}, h("tr", {}, ["token", "position", MEASURES[this.measure].name.toLowerCase(), "share", ...(this.effects.size ? ["without it"] : [])].map((name, index) => h("th", { class: index ? "number" : "", scope: "col" }, name)))),
+        h("thead", {}, h("tr", {}, ["token", "position", MEASURES[this.measure].name.toLowerCase(), second, ...(this.effects.size ? ["without it"] : [])].map((name, index) => h("th", { class: index ? "number" : "", scope: "col" }, name)))),
         h("tbody", {}, rows.map((row) => h("tr", {},
           h("td", {}, h("span.piece", {}, bare(row.text, row.token_id))), h("td.number", {}, row.pos),
-          row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, row.sink ? "sink" : percent(row.share)),
+          row.sink ? h("td.number", {}, this.spell(row)) : barCell(this.number(row), largest, this.spell(row), isSigned), h("td.number", {}, tell(row)),
           this.effects.size > 0 && this.effectCell(row))))),
       this.effects.size > 0 && h("p.hint", {}, this.agreement()),
       this.spans.length > 0 && [h("h3", {}, "From which passages"), h("ul.list", {}, this.spans.map((span) => h("li", { title: cut(span.text, 300) },

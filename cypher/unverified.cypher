@@ -13,7 +13,7 @@
 // param correct: bool? -- only Outputs whose token is (true) or is not (false) the start of what was expected
 // param origin: string(prompt|generated|given)? -- only Outputs whose token stands in the text and came from here
 // param kind: string(column|mean_embedding) = column -- the knockout that is missing
-// param top: int(1..) = 5 -- drivers of each prediction that count, by rank_direct
+// param top: int(1..) = 5 -- drivers of each prediction that count, by rank_drive: those that `tracestore verify` takes first
 // param min_share: float(0..1) = 0 -- only drivers with at least this share
 // param sink: bool = false -- with attention sinks too
 // param k: int(1..) = 20 -- rows at most
@@ -23,10 +23,12 @@
 // column token_id: int -- its vocabulary id
 // column text: string? -- its text; null where text was not kept
 // column score: float -- signed contribution, logits
+// column drive: float -- mean of its shares of `direct`, `total` and |`removal`|, the last with its sign: a ranking
 // column direct: float -- sum of |edge| from it into the explained position, logits
 // column share: float -- share of `direct`, sinks left out, 0 to 1
+// column rank_drive: int -- 1 is the largest `drive` (signed); sinks last
 // column rank_direct: int -- 1 is the largest `direct`; sinks last
-// order: -share, output_id, pos
+// order: -drive, output_id, pos
 // rows: k
 // seeks: Output.output_id or Trace.trace_id; without them scans INFLUENCES of Tokens. The explained position itself is left out
 // merge: concatenate
@@ -47,12 +49,12 @@ WHERE tr.ready_id IS NOT NULL
       AND x.session_id = $session_id                                           // when $session_id
   }                                                                            // when $dataset or $split or $tag or $session_id
 MATCH (t:Token)-[i:INFLUENCES]->(o)
-WHERE i.rank_direct <= $top AND i.share >= $min_share AND t.pos < o.pos AND ($sink OR NOT t.sink)
+WHERE i.rank_drive <= $top AND i.share >= $min_share AND t.pos < o.pos AND ($sink OR NOT t.sink)
 OPTIONAL MATCH (t)-[r:KNOCKOUT]->(o)
-WITH o, t, i.score AS score, i.direct AS direct, i.share AS share, i.rank_direct AS rank_direct,
-     sum(CASE WHEN r.kind = $kind THEN 1 ELSE 0 END) AS tried
+WITH o, t, i.score AS score, i.drive AS drive, i.direct AS direct, i.share AS share, i.rank_drive AS rank_drive,
+     i.rank_direct AS rank_direct, sum(CASE WHEN r.kind = $kind THEN 1 ELSE 0 END) AS tried
 WHERE tried = 0
-RETURN o.output_id AS output_id, o.text AS output_text, t.pos AS pos, t.token_id AS token_id, t.text AS text, score, direct, share,
-       rank_direct
-ORDER BY share DESC, output_id, pos
+RETURN o.output_id AS output_id, o.text AS output_text, t.pos AS pos, t.token_id AS token_id, t.text AS text, score, drive, direct,
+       share, rank_drive, rank_direct
+ORDER BY drive DESC, output_id, pos
 LIMIT $k

@@ -401,9 +401,9 @@ def _unverified(g: Oracle, p: Params) -> Iterator[Row]:
     for output, _ in g.outputs(p):
         tried = {source["key"] for source, _ in _newest_knockouts(g, output, p["kind"])}
         for token, edge in g.entering(output, "INFLUENCES", "Token"):
-            counts = edge["rank_direct"] <= p["top"] and edge["share"] >= p["min_share"] and (p["sink"] or not token["sink"])
+            counts = edge["rank_drive"] <= p["top"] and edge["share"] >= p["min_share"] and (p["sink"] or not token["sink"])
             if counts and token["pos"] < output["pos"] and token["key"] not in tried:
-                row = {name: edge[name] for name in ("score", "direct", "share", "rank_direct")}
+                row = {name: edge[name] for name in ("score", "drive", "direct", "share", "rank_drive", "rank_direct")}
                 row |= {name: token[name] for name in ("pos", "token_id", "text")}
                 yield row | {"output_id": output["output_id"], "output_text": output["text"]}
 

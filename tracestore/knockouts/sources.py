@@ -2,12 +2,12 @@
 
 | kind | source | order | estimate |
 |---|---|---|---|
-| column | tokens before the explained position | `rank_direct`, sinks last | `score` |
+| column | tokens before the explained position | `rank_drive`, sinks last | `score` |
 | mean-embedding | tokens up to the explained position | the same | `score` |
 | edge | stored attention edges of one head | |weight| | VALUE + KEY weight |
 | head | every head | |relevance| | relevance |
 | motif | the heads of a stored path, all together; one source for each set of heads | |weight| | all stored paths through any of them |
-| span, step | spans that end before the explained position (`step`: those of kind step): all columns | `rank_direct` | `score` |
+| span, step | spans that end before the explained position (`step`: those of kind step): all columns | `rank_drive` | `score` |
 
 The estimate is what the trace says that the source contributes; what was measured is a change, so the two agree where their signs differ.
 """
@@ -121,7 +121,7 @@ class Candidates:
         if len(rows) <= 1:
             return []  # the only one there is: nothing would be left
         found = []
-        for row in sorted(rows, key=lambda row: row["rank_direct"]):
+        for row in sorted(rows, key=lambda row: row["rank_drive"]):
             token = self._tokens[row["src"]]
             at = (token["pos"],)
             removal = Removal(columns=at) if column else Removal(mean_embeddings=at)
@@ -215,7 +215,7 @@ class Candidates:
     def _spans(self, kind: str | None) -> list[Source]:
         spans = {row["local"]: row for row in self._trace.table("Span").to_pylist()}
         found = []
-        for row in sorted(self._rows("INFLUENCES", "Span"), key=lambda row: row["rank_direct"]):
+        for row in sorted(self._rows("INFLUENCES", "Span"), key=lambda row: row["rank_drive"]):
             span = spans[row["src"]]
             covers_all = span["first_pos"] == 0 and span["last_pos"] >= self._pos - 1
             if (kind is not None and span["kind"] != kind) or span["last_pos"] >= self._pos or covers_all:

@@ -25,8 +25,8 @@ import torch
 
 from docs.evaluation_components import component_rows
 from docs.evaluation_cost import cost_rows, stored_rows
-from docs.evaluation_families import training_rows
-from docs.evaluation_sections import Measured, page
+from docs.evaluation_families import SHOWN, training_rows
+from docs.evaluation_sections import Measured, page, tables
 from tracestore import api
 from tracestore.evaluate import evaluation, sanity
 from tracestore.evaluate.annotated import Annotated
@@ -46,9 +46,15 @@ KNOWN_LIMITS = {"chase": 40, "circuits": 40, "chase_families": 10}
 LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
 """Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
 
+SPARED = (
+    *(f"{rule}.{column}" for rule in ("secant", "frozen", "linear", "ratio", "sensitivity") for column in ("total", "removal", "score")),
+    *("attnlrp.score", "first_token"),
+)
+"""Rankings that are measured against evidence alone: removals are most of the cost."""
+
 FEWER_METHODS = (
     *("secant.drive", "secant.direct", "secant.total", "secant.removal", "secant.score"),
-    *("frozen.drive", "frozen.direct", "frozen.total", "secant_h25.direct", "linear.direct", "attnlrp.score"),
+    *("frozen.drive", "frozen.direct", "frozen.total", "secant_h25.direct", "attnlrp.score"),
     *("random", "recency", "first_token", "raw_attention", "rollout", "attention_norm", "direct_logit", "alti", "ifr"),
     *("saliency", "gradient_x_input", "integrated_gradients", "ablation_regression", "leave_one_out", "leave_one_out_mean"),
 )
@@ -60,7 +66,21 @@ LONG_METHODS = (
 )
 """For long prompts: their passes do not grow in number with the prompt, but for leave_one_out, which is left out past a length."""
 
+TUNING_METHODS = (
+    *("secant.drive", "secant.direct", "secant.removal", "frozen.drive", "frozen.direct", "secant_h25.direct", "linear.direct"),
+    "leave_one_out",
+)
+"""For the items on which the ranking was chosen."""
+
+SECOND_METHODS = (
+    *("secant.drive", "secant.direct", "frozen.drive", "frozen.direct", "random", "recency", "raw_attention", "rollout", "ifr"),
+    *("gradient_x_input", "leave_one_out"),
+)
+SECOND_ITEMS = 26
+"""For a second language model."""
+
 METHODS_BY_SUITE: Mapping[str, Sequence[str]] = {
+    "chase_families": SHOWN,
     **dict.fromkeys(("held_out", "commonsense", "reasoning"), FEWER_METHODS),
     "long": LONG_METHODS,
 }
@@ -150,32 +170,38 @@ def main() -> None:
     parser.add_argument("--edges", type=int, default=16)
     parser.add_argument("--components", type=int, default=40)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--second", default="", help="folder of a second language model (docs/evaluation-larger-models.md)")
     parser.add_argument("--as-is", action="store_true", help="measure nothing, write the page from what is there")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(1)  # processor time is what methods are charged
     with Workers(partial(api.load_model, options.model), options.jobs) as workers:
         measured = measure(workers, options)
+    measured.second = second_model(options)
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)
     for source in [*options.output.glob("*/*.png"), *options.output.glob("commonsense/*.html")]:
         shutil.copy(source, pictures / source.name)
     (DOCS / "evaluation.md").write_text(page(measured), encoding="utf-8")
+    (DOCS / "evaluation-tables.md").write_text(tables(measured), encoding="utf-8")
 
 
 def measure(workers: Workers, options: argparse.Namespace) -> Measured:
     """Measure all parts that are not there yet."""
     measured = Measured()
 
-    def suite(name: str, folder: Path, methods: Sequence[str] | None = None) -> evaluation.Evaluation:
+    def suite(name: str, folder: Path, methods: Sequence[str] | None = None, split: str = "report") -> evaluation.Evaluation:
         say(f"suite {name} {folder}")
         limit = 0 if options.as_is else KNOWN_LIMITS.get(name)
         chosen = find_methods(None if methods is None else list(methods))
-        return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit)
+        return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit, split=split, spared=SPARED)
 
     def whole_suite(name: str) -> None:
         folder = options.output / name
-        measured.suites |= suite(name, folder, METHODS_BY_SUITE.get(name)).suites
+        found = suite(name, folder, METHODS_BY_SUITE.get(name))
+        measured.suites |= found.suites
+        if found.steps:
+            measured.steps = evaluation.steps_report(found.steps, len({row["id"] for row in found.steps})).replace("## ", "### ", 1)
         measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
 
     def part(name: str, items: Sequence[Identified], make: Callable[[LoadedModel, Any], list[Row]]) -> list[Row]:
@@ -202,11 +228,34 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
     for name in LANGUAGE:
         if name in SUITES:
             whole_suite(name)
+    for name in ("prompts", "commonsense"):
+        measured.tuning += suite(name, options.output / "tuning" / name, TUNING_METHODS, "tuning").suites[name]
     for name in (*KNOWN, "prompts"):
         measured.tried |= suite(name, options.output / "tried" / name, TRIED).suites
     measured.shares |= suite("circuits", options.output / "shares" / "circuits", SHARES).suites
     measured.cost = at_once("cost", lambda: cost_rows(language_cases(workers.load(), cost_items())))
     return measured
+
+
+def second_model(options: argparse.Namespace) -> list[Row]:
+    """Measure some of the fresh items on a second language model, where one is named or was measured before."""
+    file = options.output / "second.txt"
+    if options.second:
+        file.write_text(options.second, encoding="utf-8")
+    if not file.exists():
+        return []
+    say("second model")
+    model = file.read_text(encoding="utf-8")
+    with Workers(partial(api.load_model, model), options.jobs) as workers:
+        found = evaluation.run(
+            [SUITES["held_out"]],
+            find_methods(list(SECOND_METHODS)),
+            options.output / "second",
+            model=model,
+            workers=workers,
+            limit=0 if options.as_is else SECOND_ITEMS,
+        )
+    return found.suites["held_out"]
 
 
 def say(text: str) -> None:

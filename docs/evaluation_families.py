@@ -12,7 +12,9 @@ from tracestore.evaluate.suites.pointer_chase_model import pointer_chase_model
 from tracestore.evaluate.suites.pointer_chase_recipe import RECIPES
 
 SHOWN: Final = (
+    "secant.drive",
     "secant.direct",
+    "frozen.drive",
     "frozen.direct",
     "secant_h25.direct",
     "attnlrp.direct",

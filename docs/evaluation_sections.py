@@ -1,13 +1,16 @@
-"""The sections of `docs/evaluation.md`, from measured rows."""
+"""`docs/evaluation.md` and `docs/evaluation-tables.md` from measured rows: what stands where, and the sections that are short."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from docs.evaluation_bars import bars_section, generality_section, rules_section, tried_section
+from docs.evaluation_accuracy import accuracy_section
+from docs.evaluation_bars import bars_section
 from docs.evaluation_components import components_section
 from docs.evaluation_families import families_section
-from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING
+from docs.evaluation_generality import generality_section, second_section
+from docs.evaluation_rules import ranking_section, rules_section, tried_section
+from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING, TABLES
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.runner import Row
@@ -21,7 +24,10 @@ class Measured:
     suites: dict[str, list[Row]] = field(default_factory=dict)
     tried: dict[str, list[Row]] = field(default_factory=dict)
     shares: dict[str, list[Row]] = field(default_factory=dict)
+    tuning: list[Row] = field(default_factory=list)
+    second: list[Row] = field(default_factory=list)
     reports: dict[str, str] = field(default_factory=dict)
+    steps: str = ""
     families: list[Row] = field(default_factory=list)
     edges: list[Row] = field(default_factory=list)
     sanity: list[Row] = field(default_factory=list)
@@ -36,21 +42,29 @@ def page(measured: Measured) -> str:
     return "\n".join(
         [
             head(measured.suites),
-            bars_section(judged),
-            PICTURE,
-            rules_section(judged),
             READING,
             components_section(measured.components),
-            *(measured.reports[name] for name in SUITES if name in measured.reports),
+            accuracy_section(measured.suites),
+            PICTURE,
+            measured.steps,
+            bars_section(judged),
             generality_section(measured.suites, evaluation.OURS),
+            second_section(measured.second, evaluation.OURS),
             families_section(measured.suites.get("chase_families", []), measured.families),
             edges_section(measured.edges),
             sanity_section(measured.sanity),
             cost_section(measured.cost, measured.stored),
             LIMITS,
+            ranking_section(measured.tuning),
+            rules_section(judged),
             tried_section(measured.suites, measured.tried),
         ]
     )
+
+
+def tables(measured: Measured) -> str:
+    """Write the page of all tables, suite by suite."""
+    return "\n".join([TABLES, *(measured.reports[name] for name in SUITES if name in measured.reports)])
 
 
 def head(suites: dict[str, list[Row]]) -> str:
@@ -100,7 +114,7 @@ def sanity_section(rows: list[Row]) -> str:
         return f"{mean_interval([row[name] for row in mine])} (n = {len(mine)})"
 
     layers = sorted({row["layers"] for row in rows if row["check"] == "weights"})
-    lines = ["## Sanity\n", "| check (`secant.direct`) | measured |", "|---|---|"]
+    lines = ["## Sanity\n", f"| check (`{evaluation.OURS}`) | measured |", "|---|---|"]
     lines += [f"| top {n} layers randomised: rank correlation with the original | {of('weights', 'rho', layers=n)} |" for n in layers]
     lines.append(f"| irrelevant sentence in front: rank correlation over the other tokens | {of('padding', 'rho')} |")
     lines.append(f"| its share of the mass | {of('padding', 'share')} |")

@@ -65,6 +65,19 @@ READING = """### What follows
   difference is shown. As a ranking of tokens it is below every conserving rule by columns, and misses steps.
 """
 
+CHOOSING = """## Choosing the ranking
+
+One number for each token: `drive` is the mean of its shares of `direct`, `total` and `removal` (a first-order estimate, by the method's own
+gradient, of what hiding the token from all later positions takes away; see [Method](method.md)). It was chosen on tuning items among
+about thirty combinations of such columns for five rules, and then measured on the report sets. The TUNING_CASES tuning items of `prompts`
+and `commonsense`:
+"""
+
+TABLES = """# All tables of the evaluation
+
+Made by `make eval`; [How right is it?](evaluation.md) says what was measured, how, and what follows.
+"""
+
 TRIED = """## Rules and columns that were tried
 
 The rules of "Choosing the rule" run in the same machinery. A rule is better only where its paired interval says so.

@@ -9,7 +9,7 @@ OUT/*.png, *.html     pictures
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from typing import Final
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.figures import bars, side_by_side, step_picture
 from tracestore.evaluate.human import ORDERS, agreement, step_graph, summary
-from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.intervals import mean_interval, paired_interval
 from tracestore.evaluate.methods import Method
 from tracestore.evaluate.report import interval, methods_of, suite_report
 from tracestore.evaluate.runner import Row, RunSettings, evaluate_item, run_items, run_suite
@@ -54,9 +54,12 @@ def run(
     workers: Workers,
     split: str | None = "report",
     limit: int | None = None,
+    spared: Collection[str] = (),
     progress: Callable[[], None] | None = None,
 ) -> Evaluation:
     """Evaluate suites and write everything into `folder`. `split` None takes tuning items as well.
+
+    Methods that are `spared` are measured against evidence alone, not by removals.
 
     Items go to the `workers`; suites with a model of their own are quick and stay in this process.
     """
@@ -64,7 +67,9 @@ def run(
     names = tuple(method.name for method in methods)
     reports = []
     for suite in suites:
-        settings = RunSettings(suite.name, "" if suite.items is None else model, names, suite.faithful, split)
+        settings = RunSettings(
+            suite.name, "" if suite.items is None else model, names, suite.faithful, split, tuple(sorted(set(names) & set(spared)))
+        )
         path, items = folder / f"{suite.name}.jsonl", suite_items(suite, split)
         if suite.cases is not None:
             rows = run_suite(suite.cases(limit), methods, settings, path, progress=progress)
@@ -95,12 +100,15 @@ def steps_report(rows: Sequence[Row], count: int) -> str:
     """Report the agreement of step graphs with proofs."""
     lines = [
         f"## Step graph against the person's proof ({count} chains)\n",
-        "| order of the sources | first is in the proof | AUPRC |",
-        "|---|---|---|",
+        "| order of the sources | first is in the proof | AUPRC | `supports` less it: first | AUPRC |",
+        "|---|---|---|---|---|",
     ]
     for order in dict.fromkeys(row["order"] for row in rows):
-        top, area = (mean_interval(summary(rows, order, measure)) for measure in ("top1", "auprc"))
-        lines.append(f"| {order} | {top} | {area} |")
+        cells = [str(mean_interval(summary(rows, order, measure))) for measure in ("top1", "auprc")]
+        for measure in ("top1", "auprc"):
+            less = paired_interval(summary(rows, "supports", measure), summary(rows, order, measure))
+            cells.append("" if order == "supports" else f"**{less}**" if less.above_zero or less.below_zero else str(less))
+        lines.append(f"| {order} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 

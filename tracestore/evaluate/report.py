@@ -31,7 +31,6 @@ REMOVAL: Final = (
     ("comprehensiveness_column", "AOPC, column"),
     ("comprehensiveness_mean", "AOPC, mean embedding"),
     ("sufficiency_column", "sufficiency, column"),
-    ("sufficiency_mean", "sufficiency, mean embedding"),
     ("deletion_column", "deletion"),
     ("insertion_column", "insertion"),
 )

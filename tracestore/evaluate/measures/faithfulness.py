@@ -6,7 +6,7 @@ For an order of the removable tokens (neither the sink nor the explained positio
     sufficiency         mean over k of  z - z(all but the first k removed)     lower is better
     deletion, insertion area under the probability of the token along the same two curves
 
-z is the explained logit. At most `CUTS` cuts are measured, the first three among them, the others evenly spaced.
+What is kept alone is measured by knockout of columns only: a text of mean embeddings but for a few tokens is no text. z is the explained logit. At most `CUTS` cuts are measured, the first three among them, the others evenly spaced.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ CUTS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Faithfulness:
-    """The four numbers of one order under one perturbation: logits for the first two, probability for the others."""
+    """The numbers of one order under one perturbation: logits for the first two, probability for the others; None: not measured."""
 
     comprehensiveness: float
-    sufficiency: float
     deletion: float
-    insertion: float
+    sufficiency: float | None = None
+    insertion: float | None = None
 
 
 def cuts_of(count: int) -> list[int]:
@@ -41,12 +41,15 @@ def cuts_of(count: int) -> list[int]:
     return sorted({1, 2, 3, *rest})
 
 
-def asked_sets(case: Case, ranked: Sequence[int]) -> list[Sequence[int]]:
-    """Give the sets of positions that an order is judged by, as they are removed: none, the first k at every cut, all but the first k."""
+def asked_sets(case: Case, ranked: Sequence[int], how: Perturbation) -> list[Sequence[int]]:
+    """Give the sets of positions that an order is judged by, as they are removed: none, the first k at every cut, all but the first k.
+
+    The last ones for columns only.
+    """
     places = set(case.removable)
     ranked = [place for place in ranked if place in places]
     cuts = cuts_of(len(ranked))
-    return [(), *(ranked[:k] for k in cuts), *(ranked[k:] for k in cuts)]
+    return [(), *(ranked[:k] for k in cuts), *(ranked[k:] for k in cuts if how == "column")]
 
 
 def faithfulness(removing: Removing, ranked: Sequence[int], how: Perturbation) -> Faithfulness | None:
@@ -54,13 +57,13 @@ def faithfulness(removing: Removing, ranked: Sequence[int], how: Perturbation) -
     cuts = cuts_of(len(removing.case.removable))
     if not cuts:
         return None
-    whole, *found = removing.measure(how, asked_sets(removing.case, ranked))
+    whole, *found = removing.measure(how, asked_sets(removing.case, ranked, how))
     removed, kept = found[: len(cuts)], found[len(cuts) :]
     return Faithfulness(
         comprehensiveness=whole.explained - _area(cuts, [one.explained for one in removed]),
-        sufficiency=whole.explained - _area(cuts, [one.explained for one in kept]),
         deletion=_area(cuts, [float(np.exp(one.logp)) for one in removed]),
-        insertion=_area(cuts, [float(np.exp(one.logp)) for one in kept]),
+        sufficiency=whole.explained - _area(cuts, [one.explained for one in kept]) if kept else None,
+        insertion=_area(cuts, [float(np.exp(one.logp)) for one in kept]) if kept else None,
     )
 
 

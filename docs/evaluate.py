@@ -46,12 +46,6 @@ KNOWN_LIMITS = {"chase": 40, "circuits": 40, "chase_families": 10}
 LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
 """Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
 
-SPARED = (
-    *(f"{rule}.{column}" for rule in ("secant", "frozen", "linear", "ratio", "sensitivity") for column in ("total", "removal", "score")),
-    *("attnlrp.score", "first_token"),
-)
-"""Rankings that are measured against evidence alone: removals are most of the cost."""
-
 FEWER_METHODS = (
     *("secant.drive", "secant.direct", "secant.total", "secant.removal", "secant.score"),
     *("frozen.drive", "frozen.direct", "frozen.total", "secant_h25.direct", "attnlrp.score"),
@@ -59,6 +53,20 @@ FEWER_METHODS = (
     *("saliency", "gradient_x_input", "integrated_gradients", "ablation_regression", "leave_one_out", "leave_one_out_mean"),
 )
 """Without the variants that were compared on `prompts`."""
+
+SPARED = (
+    *(f"{rule}.{column}" for rule in ("secant", "frozen") for column in ("total", "removal", "score")),
+    *("linear.total", "ratio.total", "sensitivity.total", "attnlrp.score", "first_token"),
+)
+FURTHER_SPARED = (*SPARED, "attention_norm", "direct_logit", "alti", "saliency", "integrated_gradients")
+SPARED_BY_SUITE: Mapping[str, Sequence[str]] = {
+    "held_out": FURTHER_SPARED,
+    **dict.fromkeys(
+        ("commonsense", "reasoning", "long"),
+        sorted({*FEWER_METHODS} - {"secant.drive", "secant.direct", "random", "raw_attention", "leave_one_out"}),
+    ),
+}
+"""Rankings that are measured against evidence alone: removals are most of the cost. SPARED where a suite is not named."""
 
 LONG_METHODS = (
     *("secant.drive", "secant.direct", "secant.total", "frozen.drive", "frozen.direct", "frozen.total"),

@@ -11,8 +11,10 @@ from tracestore.evaluate.report import column, difference, interval
 from tracestore.evaluate.runner import Row
 
 METHODS: Final = (
+    "secant.drive",
     "secant.direct",
     "secant.total",
+    "frozen.drive",
     "frozen.direct",
     "frozen.total",
     "random",

@@ -79,4 +79,4 @@ def _known(suites: Mapping[str, list[Row]], name: str) -> Iterator[tuple[str, st
 
 
 def _met(found: Interval) -> str:
-    return f"{found}: {'met' if found.mean == 1.0 else 'missed'}"
+    return "-" if found.n == 0 else f"{found}: {'met' if found.mean == 1.0 else 'missed'}"

@@ -91,3 +91,24 @@ def test_every_method_gives_a_finite_number_for_every_token() -> None:
         scores = method.run(case)
         assert scores.shape == (case.length,), method.name
         assert np.isfinite(scores).all(), method.name
+
+
+def test_spared_methods_are_judged_by_evidence_alone(cases: list[Case]) -> None:
+    settings = replace(SETTINGS, faithful=True, spared=("frozen.total",))
+    rows = {row["method"]: row for row in evaluate_case(cases[0], find_methods(NAMES), settings)}
+    without = {row["method"]: row for row in evaluate_case(cases[0], find_methods(NAMES), replace(settings, spared=()))}
+    assert "comprehensiveness_column" not in rows["frozen.total"]
+    assert rows["frozen.total"]["chain"] == without["frozen.total"]["chain"]
+    for name in ("secant.total", "random", "leave_one_out"):  # each keeps its own numbers
+        assert {key: value for key, value in rows[name].items() if key != "forwards"} == {
+            key: value for key, value in without[name].items() if key != "forwards"
+        }
+    assert settings.key != replace(settings, spared=()).key
+
+
+def test_what_is_kept_alone_is_measured_by_columns_only(cases: list[Case]) -> None:
+    (row,) = evaluate_case(cases[0], find_methods(["leave_one_out"]), replace(SETTINGS, faithful=True))
+    assert {name for name in row if name.startswith(("comprehensiveness", "sufficiency", "deletion", "insertion"))} == {
+        *("comprehensiveness_column", "comprehensiveness_mean", "sufficiency_column", "insertion_column"),
+        *("deletion_column", "deletion_mean"),
+    }

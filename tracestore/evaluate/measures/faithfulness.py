@@ -6,7 +6,8 @@ For an order of the removable tokens (neither the sink nor the explained positio
     sufficiency         mean over k of  z - z(all but the first k removed)     lower is better
     deletion, insertion area under the probability of the token along the same two curves
 
-What is kept alone is measured by knockout of columns only: a text of mean embeddings but for a few tokens is no text. z is the explained logit. At most `CUTS` cuts are measured, the first three among them, the others evenly spaced.
+What is kept alone is measured by knockout of columns only: mean embeddings but for a few tokens are no text. z is the explained logit. At
+most `CUTS` cuts are measured, the first three among them, the others evenly spaced.
 """
 
 from __future__ import annotations

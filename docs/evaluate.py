@@ -202,7 +202,8 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
         say(f"suite {name} {folder}")
         limit = 0 if options.as_is else KNOWN_LIMITS.get(name)
         chosen = find_methods(None if methods is None else list(methods))
-        return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit, split=split, spared=SPARED)
+        spared = () if split == "tuning" else SPARED_BY_SUITE.get(name, SPARED)
+        return evaluation.run([SUITES[name]], chosen, folder, model=options.model, workers=workers, limit=limit, split=split, spared=spared)
 
     def whole_suite(name: str) -> None:
         folder = options.output / name

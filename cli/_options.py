@@ -100,3 +100,12 @@ LevelOption = Annotated[
         "--level", help="summary, or mechanism with every kept edge [default: mechanism up to 1 000 outputs].", show_default=False
     ),
 ]
+
+
+def explicit(context: typer.Context, archive: str | None, store: str | None) -> tuple[str | None, str | None]:
+    """Of an archive and a store give those of the command line, where there are any: a variable of the environment is only a default."""
+    sources = {name: context.get_parameter_source(name) for name in ("archive", "store")}
+    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    if not given:
+        return archive, store
+    return archive if "archive" in given else None, store if "store" in given else None

@@ -23,6 +23,7 @@ Threshold = Annotated[float, typer.Option(min=0.0, max=1.0, help="Share that may
 
 
 def compare(
+    context: typer.Context,
     a: Side,
     b: Side,
     archive: options.OptionalArchive = None,
@@ -34,6 +35,7 @@ def compare(
     """What was gained and lost between two traces, or two models or checkpoints on the prompts that both have: tokens, heads, motifs."""
     from tracestore import compare as library
 
+    archive, store = options.explicit(context, archive, store)
     if (archive is None) == (store is None):
         raise typer.BadParameter("give --archive or --store, one of the two", param_hint="'--archive'")
     with _source(str(archive if store is None else store)) as source:

@@ -19,6 +19,7 @@ _OUTPUT_ID: Final = re.compile(r"[0-9a-f]{32}:[^\s]+")
 
 
 def paths(
+    context: typer.Context,
     what: Annotated[
         str, typer.Argument(help="A stored output's id, or a prompt to trace now; needs --model.", metavar="OUTPUT", show_default=False)
     ],
@@ -38,7 +39,7 @@ def paths(
     from tracestore.cli._paths import mass_note, paths_json, print_paths
 
     if _OUTPUT_ID.fullmatch(what):
-        _, outputs = stored(None, what, archive, store)
+        _, outputs = stored(None, what, *options.explicit(context, archive, store))
     else:
         most = max(k, tracing.PRUNING.paths)
         chosen = tracing.trace_options(target_token=target_token, foil=foil, gauge=gauge, method=method, compositions=0, paths=most)

@@ -27,6 +27,7 @@ class By(StrEnum):
 
 
 def why(
+    context: typer.Context,
     prompt: Annotated[str | None, typer.Argument(help="A prompt to trace now; needs --model.", show_default=False)] = None,
     model: options.OptionalModel = None,
     trace_id: Annotated[str | None, typer.Option("--trace", help="A stored trace: all its outputs.", show_default=False)] = None,
@@ -76,7 +77,7 @@ def why(
         found = trace_now(prompt, model, device, dtype, chosen)
         outputs = found.outputs
     else:
-        found, outputs = stored(trace_id, output_id, archive, store)
+        found, outputs = stored(trace_id, output_id, *options.explicit(context, archive, store))
     count = None if all_tokens else k
     if as_json:
         write_json(why_json(found, outputs, k=count, by=by.value))

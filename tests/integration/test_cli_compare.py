@@ -52,6 +52,23 @@ def test_two_traces_of_a_store(archives: dict[int, Path], tmp_path: Path) -> Non
     assert [row["name"] for row in by_store["heads"]] == [row["name"] for row in by_archive["heads"]]
 
 
+def test_what_the_command_line_names_outranks_the_environment(
+    archives: dict[int, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = str(tmp_path / "graph.lbug")
+    assert run("load", "--archive", str(archives[0]), "--store", store).code == 0
+    first, second = Archive(archives[0]).trace_ids()[:2]
+    monkeypatch.setenv("TRACESTORE_ARCHIVE", str(tmp_path / "missing"))
+    compared = run("compare", first, second, "--store", store, "--json")
+    assert compared.code == 0, compared.err
+    why = run("why", "--trace", first, "--store", store, "--json")
+    assert why.code == 0, why.err
+    assert json.loads(why.out)["trace_id"] == first
+    assert run("why", "--trace", first).code == 3  # here the variable is what counts
+    both = run("compare", first, second, "--store", store, "--archive", str(archives[0]))
+    assert "one of the two" in both.err
+
+
 def test_the_same_run_passes_and_another_model_is_reported(archives: dict[int, Path], tmp_path: Path) -> None:
     same = run("assert", "--baseline", str(archives[150]), "--candidate", str(archives[150]), "--json")
     assert same.code == 0

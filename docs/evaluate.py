@@ -26,6 +26,7 @@ import torch
 from docs.evaluation_components import component_rows
 from docs.evaluation_cost import cost_rows, stored_rows
 from docs.evaluation_families import SHOWN, training_rows
+from docs.evaluation_rows import pack, unpack
 from docs.evaluation_sections import Measured, page, tables
 from tracestore import api
 from tracestore.evaluate import evaluation, sanity
@@ -182,10 +183,12 @@ def main() -> None:
     parser.add_argument("--as-is", action="store_true", help="measure nothing, write the page from what is there")
     options = parser.parse_args()
     options.output.mkdir(parents=True, exist_ok=True)
+    unpack(options.output)
     torch.set_num_threads(1)  # processor time is what methods are charged
     with Workers(partial(api.load_model, options.model), options.jobs) as workers:
         measured = measure(workers, options)
     measured.second = second_model(options)
+    pack(options.output)
     pictures = DOCS / "evaluation"
     pictures.mkdir(exist_ok=True)
     for source in [*options.output.glob("*/*.png"), *options.output.glob("commonsense/*.html")]:

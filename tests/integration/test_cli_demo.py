@@ -100,4 +100,4 @@ def test_the_whole_demo_on_the_real_model(tmp_path: Path) -> None:
     assert predicted["sum-five-two"] == "7"
     answer = ok("why", "--output", done["output_id"], "--store", tmp_path / "graph.lbug", "--json").json
     assert answer["outputs"][0]["text"] == " Paris"
-    assert {driver["text"] for driver in answer["outputs"][0]["drivers"][:2]} == {" is", " France"}
+    assert {driver["text"] for driver in answer["outputs"][0]["drivers"][:2]} == {" capital", " France"}

@@ -316,7 +316,7 @@ def test_the_demo_model_says_paris(demo: LoadedModel) -> None:
     assert found.outputs[0].row["text"] == " Paris"
     assert found.closure < 1e-5
     best = found.outputs[0].influences().to_pylist()
-    assert best[0]["text"] in (" is", " France")
+    assert {row["text"] for row in best[:2]} == {" capital", " France"}
     assert [row["text"] for row in best][-1] == "The"  # the sink comes last
     assert demo.tokenizer.chat_template
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import Interval, mean_interval
 from tracestore.evaluate.report import column, interval, refusals
 from tracestore.evaluate.runner import REFUSED, Row
@@ -82,7 +83,7 @@ def families_section(rows: Sequence[Row], training: Sequence[Row]) -> str:
     both = "; ".join(f"`{family}` {_where_removal_agrees([row for row in rows if row['task'] == family])}" for family in families)
     lines.append(
         "A model may also answer without the entry (each value stands in the table once, so others can be excluded). Where no token costs "
-        f"more to remove than the true entry (`leave_one_out` has it first), `secant.direct` has it first too in: {both}.\n"
+        f"more to remove than the true entry (`leave_one_out` has it first), `{evaluation.OURS}` has it first too in: {both}.\n"
     )
     for family in families:
         for reason, methods in refusals(row for row in rows if row["task"] == family).items():
@@ -92,7 +93,7 @@ def families_section(rows: Sequence[Row], training: Sequence[Row]) -> str:
 
 def _where_removal_agrees(rows: Sequence[Row]) -> str:
     """Count the look-ups whose entry is first by removal, and those of them whose entry is first by our trace."""
-    removed, ours = column(rows, "leave_one_out", "top1"), column(rows, "secant.direct", "top1")
+    removed, ours = column(rows, "leave_one_out", "top1"), column(rows, evaluation.OURS, "top1")
     agreed = [case for case, first in removed.items() if first == 1.0]
     return f"{sum(ours.get(case) == 1.0 for case in agreed)} of {len(agreed)}"
 

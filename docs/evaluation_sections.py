@@ -68,8 +68,13 @@ def tables(measured: Measured) -> str:
 
 
 def head(suites: dict[str, list[Row]]) -> str:
-    """Write the head, with how many items of each suite of prompts were measured."""
-    counts = [f"{len({row['id'] for row in rows})} of `{name}`" for name, rows in suites.items() if rows and SUITES[name].items is not None]
+    """Write the head, with how many items of each suite of prompts were measured, of how many."""
+    counts = []
+    for name, rows in suites.items():
+        items = SUITES[name].items
+        if items is not None:
+            whole = sum(item.split == "report" for item in items())
+            counts.append(f"`{name}` {len({row['id'] for row in rows})} of {whole}")
     return HEAD.replace("LANGUAGE_COUNTS", ", ".join(counts))
 
 

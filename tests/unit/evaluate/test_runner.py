@@ -112,3 +112,20 @@ def test_what_is_kept_alone_is_measured_by_columns_only(cases: list[Case]) -> No
         *("comprehensiveness_column", "comprehensiveness_mean", "sufficiency_column", "insertion_column"),
         *("deletion_column", "deletion_mean"),
     }
+
+
+def test_evidence_that_begins_the_text_is_not_found_by_looking_at_the_first_token(cases: list[Case]) -> None:
+    sentence, word = frozenset({0, 1, 2}), frozenset({5})
+    case = replace(cases[0], evidence=sentence | word, steps=(sentence, word))
+    first = replace(find_methods(["random"])[0], name="first", compute=lambda case: {"scores": -(np.arange(case.length, dtype=float) ** 2)})
+    (row,) = evaluate_case(case, [first], SETTINGS)
+    assert (row["top1"], row["top1_with_first"]) == (1.0, 1.0)  # position 1 comes next, and is evidence as well
+    late = replace(
+        first, name="late", compute=lambda case: {"scores": np.where(np.arange(case.length) == 0, 9.0, np.arange(case.length) / 9)}
+    )
+    (row,) = evaluate_case(case, [late], SETTINGS)
+    assert row["top1_with_first"] == 1.0
+    assert row["top1"] == 0.0
+    alone = replace(case, evidence=frozenset({0}), steps=(frozenset({0}),))  # nothing else is marked: then it counts
+    (row,) = evaluate_case(alone, [late], SETTINGS)
+    assert row["top1"] == 1.0

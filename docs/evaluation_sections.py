@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from docs.evaluation_accuracy import accuracy_section
-from docs.evaluation_bars import bars_section
+from docs.evaluation_bars import COLUMN, MEAN, bars_section
 from docs.evaluation_components import components_section
 from docs.evaluation_families import families_section
 from docs.evaluation_generality import generality_section, second_section
@@ -13,6 +13,7 @@ from docs.evaluation_rules import ranking_section, rules_section, tried_section
 from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING, TABLES
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.report import difference
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.registry import SUITES
 
@@ -42,7 +43,7 @@ def page(measured: Measured) -> str:
     return "\n".join(
         [
             head(measured.suites),
-            READING,
+            reading(measured.suites),
             components_section(measured.components),
             accuracy_section(measured.suites),
             PICTURE,
@@ -54,12 +55,26 @@ def page(measured: Measured) -> str:
             edges_section(measured.edges),
             sanity_section(measured.sanity),
             cost_section(measured.cost, measured.stored),
-            LIMITS,
+            LIMITS.replace("LONG_COUNT", str(len({row["id"] for row in measured.suites.get("long", [])}) or "none")),
             ranking_section(measured.tuning),
             rules_section(judged),
             tried_section(measured.suites, measured.tried),
         ]
     )
+
+
+def reading(suites: dict[str, list[Row]]) -> str:
+    """Write what follows, with its numbers: paired differences of AOPC on the fresh set."""
+    fresh = suites.get("held_out", [])
+    text = READING
+    for mark, ours, other, measure in (
+        ("DRIVE_COLUMN", "secant.drive", "secant.direct", COLUMN),
+        ("DRIVE_MEAN", "secant.drive", "secant.direct", MEAN),
+        ("QUARTER_COLUMN", "secant_h25.direct", "secant.direct", COLUMN),
+        ("FROZEN_MEAN", "secant.drive", "frozen.drive", MEAN),
+    ):
+        text = text.replace(mark, str(difference(fresh, ours, other, measure)))
+    return text
 
 
 def tables(measured: Measured) -> str:

@@ -64,7 +64,7 @@ READING = """### What follows
   that are not ours say where others find more marked evidence.
 - **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has. A second
   language model, on which nothing was chosen, agrees (Generality).
-- **Steps of a chain of thought**: SUPPORTS ranks by `direct` without attention sinks, which was chosen on tuning items. On the report chains
+- **Steps of a chain of thought**: SUPPORTS ranks by `direct` without attention sinks, as was chosen on tuning items. On the report chains
   it is above the order "nearest sentence first" (Step graph), to which the signed score loses. The chains are given ones, not its own.
 - **Single edges**: the plain gradient's `sensitivity` ranks random edges and tells signs better than stored weights do; among the 16
   largest no difference is shown. As a ranking of tokens it misses steps.

@@ -65,9 +65,11 @@ def page(measured: Measured) -> str:
 
 def reading(suites: dict[str, list[Row]]) -> str:
     """Write what follows, with its numbers: paired differences of AOPC on the fresh set."""
-    fresh = suites.get("held_out", [])
-    text = READING
+    fresh, first = suites.get("held_out", []), suites["prompts"]
+    text = READING.replace("PROMPTS_COUNT", str(len({row["id"] for row in first})))
+    text = text.replace("PROMPTS_LOO", str(difference(first, evaluation.OURS, "leave_one_out", COLUMN)))
     for mark, ours, other, measure in (
+        ("FRESH_LOO", evaluation.OURS, "leave_one_out", COLUMN),
         ("DRIVE_COLUMN", "secant.drive", "secant.direct", COLUMN),
         ("DRIVE_MEAN", "secant.drive", "secant.direct", MEAN),
         ("QUARTER_COLUMN", "secant_h25.direct", "secant.direct", COLUMN),

@@ -31,6 +31,8 @@ LIMITS = """## Limits
 - One small model carries the language suites. [How to run them on a larger one](evaluation-larger-models.md).
 - In `commonsense` the evidence is always the sentence that begins the text, and the last sentence asks: the order "first token first" is
   always right there, and every ranking that sees what the last sentence contributes is below a random order. MRR says little on this set.
+- In `reasoning` the model answers hardly anything right, and every method ranks the premises below a random order: what moves its answer is
+  the wording of the question. It shows what rankings say of a model that does not reason, not how well they find premises.
 - Marked evidence is what a person finds relevant, not what the model used: a low agreement can be the model's doing.
 - Removing a token makes a text that the model never saw. AOPC rewards whatever such texts are sensitive to.
 - The proximity baselines (`alti`, `ifr`) measure L1 distances in the residual stream; in the compiled circuits that stream holds large
@@ -64,7 +66,7 @@ READING = """### What follows
   (`secant` less `frozen`: FROZEN_MEAN), the size of single VALUE edges, cost. It misses most steps that only decide where a head looks
   (circuits): a step that is not seen cannot be traced, so the default is `secant`.
 - **Where a baseline wins**: `ablation_regression` (32 forward passes) is above every trace by both perturbations. Bold cells of Table 2
-  that are not ours say where others find more marked evidence.
+  that are not ours say where others find more marked evidence (on `commonsense` and `reasoning` no ranking says much: see Limits).
 - **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has. A second
   language model, on which nothing was chosen, agrees (Generality).
 - **Steps of a chain of thought**: SUPPORTS ranks by `direct` without attention sinks, as was chosen on tuning items. On the report chains

@@ -28,7 +28,7 @@ LITTLE_KEPT: Final = 0.05
 """Below this share of the attention-edge mass the stored edges say nothing reliable about the way through the model."""
 
 
-def why_json(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By) -> dict[str, Any]:
+def why_json(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By = "drive") -> dict[str, Any]:
     """Give the answer as one object; `k` drivers of each output, None: all of them, whose scores then add up with the bias."""
     header = trace.header
     return {
@@ -39,7 +39,7 @@ def why_json(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By) 
     }
 
 
-def print_why(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By) -> None:
+def print_why(trace: Trace, outputs: Sequence[Output], *, k: int | None, by: By = "drive") -> None:
     """Print the answer for a reader: coloured text, drivers, heads, and what the numbers leave out."""
     header = trace.header
     _line(f"{header['model_id']}, method {header['method']}, trace {trace.trace_id}")

@@ -102,10 +102,15 @@ LevelOption = Annotated[
 ]
 
 
+def came_from(context: typer.Context, name: str) -> str:
+    """Say where a parameter's value is from: COMMANDLINE, ENVIRONMENT, DEFAULT, or nothing for none."""
+    source = context.get_parameter_source(name)
+    return "" if source is None else source.name
+
+
 def explicit(context: typer.Context, archive: str | None, store: str | None) -> tuple[str | None, str | None]:
     """Of an archive and a store give those of the command line, where there are any: a variable of the environment is only a default."""
-    sources = {name: context.get_parameter_source(name) for name in ("archive", "store")}
-    given = {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+    given = {name for name in ("archive", "store") if came_from(context, name) == "COMMANDLINE"}
     if not given:
         return archive, store
     return archive if "archive" in given else None, store if "store" in given else None

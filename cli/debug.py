@@ -53,10 +53,10 @@ def debug(
     if found.expected.note is not None:
         say(f"note: {found.expected.note}")
     if as_json:
-        write_json(found.to_dict() | why_json(found.trace, found.trace.outputs, k=k, by="drive"))
+        write_json(found.to_dict() | why_json(found.trace, found.trace.outputs, k=k))
         return
     _print_verdict(found)
-    print_why(found.trace, found.trace.outputs, k=k, by="drive")
+    print_why(found.trace, found.trace.outputs, k=k)
     _print_paths(found)
     _print_flips(found)
 

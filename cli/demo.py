@@ -136,7 +136,7 @@ def _headline(graph: GraphStore, item_id: str, *, quiet: bool) -> str:
     if not quiet:
         trace = graph.read_trace(output_id)
         typer.echo("\nWhich earlier tokens drove this output token?\n")
-        print_why(trace, trace.outputs, k=DRIVERS, by="drive")
+        print_why(trace, trace.outputs, k=DRIVERS)
     return output_id
 
 

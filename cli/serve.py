@@ -86,8 +86,7 @@ def _without_a_missing_one(context: typer.Context, archive: str | None) -> str |
     The variable is set for other commands as well, `tracestore trace` among them, which makes the folder. An archive that is there and
     damaged is an error all the same.
     """
-    source = context.get_parameter_source("archive")
-    if archive is None or source is None or source.name != "ENVIRONMENT":
+    if archive is None or options.came_from(context, "archive") != "ENVIRONMENT":
         return archive
     try:
         open_archive(archive)

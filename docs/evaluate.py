@@ -35,7 +35,7 @@ from tracestore.evaluate.measures.edges import Channel, edge_rows
 from tracestore.evaluate.methods import METHODS, SHARES, TRIED, find_methods
 from tracestore.evaluate.runner import Identified, Row, RunSettings, run_items
 from tracestore.evaluate.suites.questions import language_cases
-from tracestore.evaluate.suites.registry import SUITES
+from tracestore.evaluate.suites.registry import SUITES, suite_items
 from tracestore.evaluate.workers import Workers
 from tracestore.extract.loading import LoadedModel
 from tracestore.model import Method
@@ -45,7 +45,7 @@ SCORER = METHODS[evaluation.OURS].run
 KNOWN = ("chase", "circuits")
 KNOWN_LIMITS = {"chase": 40, "circuits": 40, "chase_families": 10}
 LANGUAGE = ("prompts", "held_out", "commonsense", "reasoning", "long")
-"""Suites of prompts, in the order in which they are run; one that this version does not have is left out."""
+"""Suites of prompts, in the order in which they are run."""
 
 FEWER_METHODS = (
     *("secant.drive", "secant.direct", "secant.total", "secant.removal", "secant.score"),
@@ -125,9 +125,7 @@ def kept(file: Path, make: Callable[[], Iterable[Row]], *, as_is: bool = False) 
 
 def report_prompts(count: int) -> list[Annotated]:
     """Give the first report prompts, mixed over their tasks."""
-    items = SUITES["prompts"].items
-    assert items is not None
-    return [item for item in items() if item.split == "report"][:count]
+    return suite_items(SUITES["prompts"], "report")[:count]
 
 
 def cost_items() -> list[Annotated]:
@@ -213,7 +211,7 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
         found = suite(name, folder, METHODS_BY_SUITE.get(name))
         measured.suites |= found.suites
         if found.steps:
-            measured.steps = evaluation.steps_report(found.steps, len({row["id"] for row in found.steps})).replace("## ", "### ", 1)
+            measured.steps = evaluation.steps_report(found.steps).replace("## ", "### ", 1)
         measured.reports[name] = (folder / "report.md").read_text(encoding="utf-8").removeprefix("# Evaluation\n")
 
     def part(name: str, items: Sequence[Identified], make: Callable[[LoadedModel, Any], list[Row]]) -> list[Row]:
@@ -238,8 +236,7 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
     measured.components = at_once("components", lambda: component_rows(workers.load, report_prompts(options.components)))
     measured.stored = at_once("stored", lambda: stored_rows(workers.load, report_prompts(STORED)))
     for name in LANGUAGE:
-        if name in SUITES:
-            whole_suite(name)
+        whole_suite(name)
     for name in ("prompts", "commonsense"):
         measured.tuning += suite(name, options.output / "tuning" / name, TUNING_METHODS, "tuning").suites[name]
     for name in (*KNOWN, "prompts"):

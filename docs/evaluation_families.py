@@ -10,7 +10,7 @@ from tracestore.evaluate.intervals import Interval, mean_interval
 from tracestore.evaluate.report import column, interval, refusals
 from tracestore.evaluate.runner import REFUSED, Row
 from tracestore.evaluate.suites.pointer_chase_model import pointer_chase_model
-from tracestore.evaluate.suites.pointer_chase_recipe import RECIPES
+from tracestore.evaluate.suites.pointer_chase_recipe import PARTS, RECIPES
 
 SHOWN: Final = (
     "secant.drive",
@@ -33,14 +33,6 @@ SHOWN: Final = (
     "integrated_gradients",
     "random",
 )
-PARTS: Final = {
-    "llama": "RMSNorm, rotary positions, gated MLP",
-    "gpt2": "LayerNorm, learned positions, biases, plain MLP, tied embeddings",
-    "gpt_neox": "LayerNorm, a quarter of each head rotated, biases, attention and MLP side by side",
-    "gemma2": "RMSNorm before and after each block, caps on scores and logits, scaled and tied embeddings",
-    "qwen3": "RMSNorm on queries and keys, two query heads on each key-value head, gated MLP",
-    "bloom": "LayerNorm, ALiBi, biases, plain MLP, tied embeddings",
-}
 
 
 def training_rows() -> Iterator[Row]:

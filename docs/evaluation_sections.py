@@ -15,7 +15,7 @@ from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
 from tracestore.evaluate.report import difference
 from tracestore.evaluate.runner import Row
-from tracestore.evaluate.suites.registry import SUITES
+from tracestore.evaluate.suites.registry import SUITES, suite_items
 
 
 @dataclass(slots=True)
@@ -88,9 +88,8 @@ def head(suites: dict[str, list[Row]]) -> str:
     """Write the head, with how many items of each suite of prompts were measured, of how many."""
     counts = []
     for name, rows in suites.items():
-        items = SUITES[name].items
-        if items is not None:
-            whole = sum(item.split == "report" for item in items())
+        whole = len(suite_items(SUITES[name], "report"))
+        if whole:
             counts.append(f"`{name}` {len({row['id'] for row in rows})} of {whole}")
     return HEAD.replace("LANGUAGE_COUNTS", ", ".join(counts))
 

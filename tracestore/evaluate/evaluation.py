@@ -86,7 +86,7 @@ def run(
             path = folder / f"{suite.name}-steps.jsonl"
             found.steps = run_items(chains, compare_steps, settings, path, workers, limit=limit)
             _draw_steps(chains[:limit][:PICTURES], workers, folder)
-            reports.append(steps_report(found.steps, len({row["id"] for row in found.steps})))
+            reports.append(steps_report(found.steps))
     _write(found, reports)
     return found
 
@@ -96,10 +96,10 @@ def compare_steps(loaded: LoadedModel, item: Annotated) -> list[Row]:
     return agreement(step_graph(loaded, item, STEPS_BY))
 
 
-def steps_report(rows: Sequence[Row], count: int) -> str:
+def steps_report(rows: Sequence[Row]) -> str:
     """Report the agreement of step graphs with proofs."""
     lines = [
-        f"## Step graph against the person's proof ({count} chains)\n",
+        f"## Step graph against the person's proof ({len({row['id'] for row in rows})} chains)\n",
         "| order of the sources | first is in the proof | AUPRC | `supports` less it: first | AUPRC |",
         "|---|---|---|---|---|",
     ]

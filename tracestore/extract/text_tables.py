@@ -132,9 +132,10 @@ def span_influences(record: TextRecord, token_influences: pa.Table) -> pa.Table:
     for key in _SUMMED:
         columns[key] = inside(token_influences[key].to_numpy())
     only_sinks = inside(open_tokens) == 0
-    columns["drive"] = inside(np.where(open_tokens, token_influences["drive"].to_numpy(), 0.0))
-    for key in ("drive", "direct", "total"):
-        order = np.lexsort((index, -inside(np.where(open_tokens, token_influences[key].to_numpy(), 0.0)), only_sinks))
+    without_sinks = {key: inside(np.where(open_tokens, token_influences[key].to_numpy(), 0.0)) for key in ("drive", "direct", "total")}
+    columns["drive"] = without_sinks["drive"]
+    for key, size in without_sinks.items():
+        order = np.lexsort((index, -size, only_sinks))
         columns[f"rank_{key}"] = np.empty(len(order), dtype=np.int64)
         columns[f"rank_{key}"][order] = np.arange(1, len(order) + 1)
     wanted = schema.arrow_schema(name)

@@ -186,7 +186,7 @@ def _attribute(
         if emitted:
             share = influences["share"].to_numpy().astype(np.float64)
             score = found.scores[: len(share)]
-            direct = np.where(found.sinks, 0.0, found.direct_value + found.direct_address)[: len(share)]
+            direct = np.where(found.sinks, 0.0, found.direct)[: len(share)]
             units.append(Unit(emitted[0], emitted[-1], found.explained, found.bias, score, share, direct))
     chain = trace_chain(record.spans, units, len(record.tokens), record.first_span_local)
     return spool.tables(), chain, closure

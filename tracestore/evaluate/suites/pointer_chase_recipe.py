@@ -1,12 +1,4 @@
-"""How a model is made for the pointer chase, and of which family: the same task and sizes, with other parts between the tokens.
-
-llama      RMSNorm, rotary positions, gated MLP
-gpt2       LayerNorm, learned positions, biases, plain MLP, tied embeddings
-gpt_neox   LayerNorm, a quarter of each head rotated, biases, attention and MLP side by side
-gemma2     RMSNorm before and after each block, caps on scores and logits, scaled and tied embeddings, every second layer with a window
-qwen3      RMSNorm on queries and keys, four query heads on two key-value heads
-bloom      LayerNorm, ALiBi (a bias by distance, no positions), biases, plain MLP, tied embeddings
-"""
+"""How a model is made for the pointer chase, and of which family: the same task and sizes, other parts between the tokens (`PARTS`)."""
 
 from __future__ import annotations
 
@@ -134,6 +126,16 @@ _CONFIGURATIONS: Final[Mapping[str, Callable[[PointerChase, Recipe], Any]]] = {
     "qwen3": _qwen3,
     "bloom": _bloom,
 }
+
+PARTS: Final[Mapping[str, str]] = {
+    "llama": "RMSNorm, rotary positions, gated MLP",
+    "gpt2": "LayerNorm, learned positions, biases, plain MLP, tied embeddings",
+    "gpt_neox": "LayerNorm, a quarter of each head rotated, biases, attention and MLP side by side",
+    "gemma2": "RMSNorm before and after each block, caps on scores and logits, scaled and tied embeddings",
+    "qwen3": "RMSNorm on queries and keys, two query heads on each key-value head, gated MLP",
+    "bloom": "LayerNorm, ALiBi, biases, plain MLP, tied embeddings",
+}
+"""What each family puts between the tokens."""
 
 RECIPES: Final[Mapping[str, Recipe]] = {
     "llama": Recipe(),

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from tracestore.evaluate.annotated import Annotated, packaged
+from tracestore.evaluate.suites.registry import SUITES, suite_items
 from tracestore.extract.tokenise import token_text
 
 FILES = ("prompts", "held_out", "long", "reasoning", "commonsense")
@@ -90,3 +91,11 @@ def test_long_items_are_as_long_as_their_ids_say(tokenizer: Any) -> None:
         asked = int(item.id.split("-")[1])
         assert abs(len(tokenizer(item.item.prompt)["input_ids"]) - asked) <= asked / 10, item.id
         assert item.split == "report", item.id
+
+
+@pytest.mark.parametrize("split", ["tuning", "report"])
+@pytest.mark.parametrize("name", FILES)
+def test_the_first_items_of_a_split_hold_every_task_of_it_once(name: str, split: str) -> None:
+    items = suite_items(SUITES[name], split)
+    tasks = {item.task for item in items}
+    assert sorted(item.task for item in items[: len(tasks)]) == sorted(tasks)

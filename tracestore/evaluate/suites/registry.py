@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -32,12 +33,12 @@ class Suite:
 
 
 def _mixed(items: list[Annotated]) -> list[Annotated]:
-    """Order items so that any first part of them holds every task: the first of each, then the second of each."""
-    seen: dict[str, int] = {}
+    """Order items so that any first part of a split holds every task of it: the first of each, then the second of each."""
+    seen: Counter[tuple[str, str]] = Counter()
     keyed = []
     for item in items:
-        seen[item.task] = seen.get(item.task, 0) + 1
-        keyed.append((seen[item.task], item))
+        seen[item.task, item.split] += 1
+        keyed.append((seen[item.task, item.split], item))
     return [item for _, item in sorted(keyed, key=lambda pair: pair[0])]
 
 

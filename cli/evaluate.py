@@ -15,6 +15,7 @@ from tracestore.cli._output import write_json
 from tracestore.cli._progress import progress
 
 QUICK_METHODS = (
+    "secant.drive",
     "secant.direct",
     "secant.total",
     "secant.score",

@@ -65,3 +65,11 @@ class Case:
     def removable(self) -> list[int]:
         """Positions that can be taken away: neither the sink nor the explained position itself."""
         return list(range(SINK + 1, self.pos))
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A case by its id, made when it is asked for: the first of a suite may have a model to train."""
+
+    id: str
+    make: Callable[[], Case]

@@ -23,7 +23,7 @@ import torch
 
 from tracestore.errors import BadInputError, ResourceError, UnsupportedModelError
 from tracestore.evaluate.annotated import Annotated
-from tracestore.evaluate.case import SINK, Case, Scores
+from tracestore.evaluate.case import SINK, Case, Pending, Scores
 from tracestore.evaluate.measures import ranking
 from tracestore.evaluate.measures.faithfulness import asked_sets, faithfulness
 from tracestore.evaluate.methods import Found, Method, find_methods
@@ -76,7 +76,7 @@ class RunSettings:
 
 
 def run_suite(
-    cases: Iterable[Case], methods: Sequence[Method], settings: RunSettings, path: Path, *, progress: Callable[[], None] | None = None
+    cases: Iterable[Pending], methods: Sequence[Method], settings: RunSettings, path: Path, *, progress: Callable[[], None] | None = None
 ) -> list[Row]:
     """Evaluate every case that `path` (a .jsonl of rows) does not hold yet; give all rows. `progress` is called after each case."""
     known = {line.id for line in read_lines(path, settings)}
@@ -84,7 +84,7 @@ def run_suite(
     for case in cases:
         ids.append(case.id)
         if case.id not in known:
-            append_line(path, settings, Line(case.id, evaluate_case(case, methods, settings)))
+            append_line(path, settings, Line(case.id, evaluate_case(case.make(), methods, settings)))
         if progress is not None:
             progress()
     return read_rows(path, settings, ids)

@@ -66,9 +66,11 @@ def test_families_have_other_sizes_of_their_own_and_recipes_that_are_kept_apart(
 
 def test_cases_are_told_by_family_and_ask_all_of_them_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRACESTORE_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(known, "pointer_chase_model", lambda recipe: tiny(recipe.family))
-    assert list(known.chase_family_cases(0)) == []
-    cases = list(known.chase_family_cases(2))
+    monkeypatch.setattr(known, "pointer_chase_model", lambda task, recipe: tiny(recipe.family))
+    pending = list(known.chase_family_cases(2, task=TASK))
+    assert list(tmp_path.iterdir()) == [], "a model was trained before it was asked"
+    cases = [one.make() for one in pending]
+    assert [case.id for case in cases] == [one.id for one in pending]
     assert [case.task for case in cases] == [family for family in RECIPES for _ in range(2 * TASK.steps)]
     assert len({case.id for case in cases}) == len(cases)
     asked = {family: [(case.token_ids, case.token_id, case.evidence) for case in cases if case.task == family] for family in RECIPES}

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tracestore.errors import BadInputError
-from tracestore.evaluate.case import Case
+from tracestore.evaluate.case import Case, Pending
 from tracestore.evaluate.measures.faithfulness import cuts_of
 from tracestore.evaluate.methods import METHODS, find_methods
 from tracestore.evaluate.runner import RunSettings, evaluate_case, read_rows, run_suite
@@ -24,25 +25,34 @@ SETTINGS = RunSettings("circuits", "", tuple(NAMES), False)
 
 @pytest.fixture(scope="module")
 def cases() -> list[Case]:
-    return list(circuit_cases("hop3", 3))
+    return [pending.make() for pending in circuit_cases("hop3", 3)]
+
+
+def ready(cases: Sequence[Case]) -> list[Pending]:
+    """Give cases as a suite gives them."""
+    return [Pending(case.id, partial(_same, case)) for case in cases]
+
+
+def _same(case: Case) -> Case:
+    return case
 
 
 def test_rows_say_what_was_found_and_a_killed_run_goes_on(cases: list[Case], tmp_path: Path) -> None:
     path, methods = tmp_path / "rows.jsonl", find_methods(NAMES)
-    first = run_suite(cases[:2], methods, SETTINGS, path)
+    first = run_suite(ready(cases[:2]), methods, SETTINGS, path)
     by = {(row["id"], row["method"]): row for row in first}
     assert [by[case.id, "secant.total"]["chain"] for case in cases[:2]] == [1.0, 1.0]
     assert all(by[case.id, "leave_one_out"]["top1"] == 1.0 for case in cases[:2])
     with path.open("a") as file:
         file.write(path.read_text().splitlines()[0][:-40])  # a line that a kill cut off
-    asked: list[str] = []
+    made: list[str] = []
 
-    def again() -> Iterator[Case]:
-        for case in cases:
-            asked.append(case.id)
-            yield case
+    def made_again(case: Case) -> Case:
+        made.append(case.id)
+        return case
 
-    rows = run_suite(again(), methods, SETTINGS, path)
+    rows = run_suite([Pending(case.id, partial(made_again, case)) for case in cases], methods, SETTINGS, path)
+    assert made == [cases[2].id], "a case whose rows are there was made again"
     assert {row["id"] for row in rows} == {case.id for case in cases}
     assert [row for row in rows if row["id"] != cases[2].id] == first, "what was there was computed again"
     assert len(path.read_text().splitlines()) == 3
@@ -50,7 +60,7 @@ def test_rows_say_what_was_found_and_a_killed_run_goes_on(cases: list[Case], tmp
 
 def test_other_settings_are_other_rows(cases: list[Case], tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
-    run_suite(cases[:1], find_methods(["random"]), replace(SETTINGS, methods=("random",)), path)
+    run_suite(ready(cases[:1]), find_methods(["random"]), replace(SETTINGS, methods=("random",)), path)
     assert read_rows(path, SETTINGS) == []
     assert json.loads(path.read_text())["rows"][0]["n_tokens"] == 9
 
@@ -59,7 +69,7 @@ def test_a_file_that_holds_something_else_is_refused(cases: list[Case], tmp_path
     path = tmp_path / "rows.jsonl"
     path.write_text("once upon a time\n")
     with pytest.raises(BadInputError, match="not a results file"):
-        run_suite(cases, find_methods(["random"]), SETTINGS, path)
+        run_suite(ready(cases), find_methods(["random"]), SETTINGS, path)
     assert path.read_text() == "once upon a time\n"
 
 
@@ -86,7 +96,8 @@ def test_cuts_hold_the_first_three_and_the_whole() -> None:
 
 
 def test_every_method_gives_a_finite_number_for_every_token() -> None:
-    (case,) = circuit_cases("induction", 1)
+    (pending,) = circuit_cases("induction", 1)
+    case = pending.make()
     for method in METHODS.values():
         scores = method.run(case)
         assert scores.shape == (case.length,), method.name

@@ -13,7 +13,7 @@ from tracestore.errors import BadInputError
 from tracestore.evaluate.annotated import Annotated, packaged, read_user_file
 
 if TYPE_CHECKING:
-    from tracestore.evaluate.case import Case
+    from tracestore.evaluate.case import Pending
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Suite:
     about: str
     faithful: bool
     items: Callable[[], list[Annotated]] | None = None
-    cases: Callable[[int | None], Iterator[Case]] | None = None
+    cases: Callable[[int | None], Iterator[Pending]] | None = None
     proofs: bool = False  # do its items hold a chain and a proof
     by_name: bool = False  # is it run only where it is asked for, because its models take minutes to train
 
@@ -46,19 +46,19 @@ def _packaged(name: str) -> list[Annotated]:
     return _mixed(packaged(name))
 
 
-def _chase(limit: int | None) -> Iterator[Case]:
+def _chase(limit: int | None) -> Iterator[Pending]:
     from tracestore.evaluate.suites.known import chase_cases
 
     return chase_cases(40 if limit is None else limit)
 
 
-def _chase_families(limit: int | None) -> Iterator[Case]:
+def _chase_families(limit: int | None) -> Iterator[Pending]:
     from tracestore.evaluate.suites.known import chase_family_cases
 
     return chase_family_cases(20 if limit is None else limit)
 
 
-def _circuits(limit: int | None) -> Iterator[Case]:
+def _circuits(limit: int | None) -> Iterator[Pending]:
     from tracestore.evaluate.suites.circuits import NAMES
     from tracestore.evaluate.suites.known import circuit_cases
 

@@ -23,12 +23,13 @@ def of(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
 
 
 def test_circuits_every_step_of_every_chain_is_found(tmp_path: Path) -> None:
-    done = ok("eval", "-s", "circuits", "--methods", "secant.total,frozen.total,random", "--limit", "5", "-o", tmp_path, "--json")
+    done = ok("eval", "-s", "circuits", "--methods", "secant.drive,secant.total,frozen.total,random", "--limit", "5", "-o", tmp_path, "--json")
     rows = done.json["rows"]
-    ours = of(rows, "secant.total")
-    assert len(ours) == 15
-    assert all(row["chain"] == row["step1"] == row["step2"] == 1.0 and row["closure"] < CLOSED for row in ours)
-    assert all(row["step3"] == 1.0 for row in ours if row["task"] == "hop3")
+    for method in ("secant.drive", "secant.total"):
+        ours = of(rows, method)
+        assert len(ours) == 15
+        assert all(row["chain"] == row["step1"] == row["step2"] == 1.0 and row["closure"] < CLOSED for row in ours)
+        assert all(row["step3"] == 1.0 for row in ours if row["task"] == "hop3")
     hops = [row for row in of(rows, "frozen.total") if row["task"] == "hop3"]
     assert all(row["step3"] == 1.0 for row in hops)
     assert sum(row["chain"] for row in hops) < len(hops) / 2, "a frozen pattern cannot see why a head looked there"
@@ -42,18 +43,20 @@ def test_circuits_every_step_of_every_chain_is_found(tmp_path: Path) -> None:
 def test_chase_the_entry_looked_up_is_first_and_a_second_run_does_nothing(
     chase: TrainedChase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(known, "pointer_chase_model", lambda **_: chase)
-    words = ("eval", "-s", "chase", "--methods", "frozen.direct,secant.direct,random", "--limit", "6", "-o", tmp_path, "--json")
+    monkeypatch.setattr(known, "pointer_chase_model", lambda *_: chase)
+    monkeypatch.setattr(known, "PointerChase", lambda: chase.task)
+    words = ("eval", "-s", "chase", "--methods", "secant.drive,frozen.direct,secant.direct,random", "--limit", "6", "-o", tmp_path, "--json")
     rows = ok(*words).json["rows"]
-    for method in ("frozen.direct", "secant.direct"):
+    for method in ("secant.drive", "frozen.direct", "secant.direct"):
         assert len(of(rows, method)) == 6 * chase.task.steps
         assert all(row["correct"] and row["top1"] == row["chain"] == 1.0 and row["closure"] < CLOSED for row in of(rows, method))
     assert sum(row["top1"] for row in of(rows, "random")) < 6
 
     def never(*_: object) -> None:
-        raise AssertionError("a case that is there was measured again")
+        raise AssertionError("a case that is there was measured again, or its model was asked for")
 
     monkeypatch.setattr(runner, "evaluate_case", never)
+    monkeypatch.setattr(known, "pointer_chase_model", never)
     assert ok(*words).json["rows"] == rows
 
 

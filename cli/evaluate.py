@@ -26,6 +26,8 @@ QUICK_METHODS = (
     "gradient_x_input",
     "ifr",
 )
+QUICK_LIMIT = 2
+LEFT_OUT = ("long",)  # of what --quick runs where no suite is named: a minute and more an item
 
 
 def evaluate(
@@ -46,7 +48,7 @@ def evaluate(
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, help="Items (sequences, questions) of a suite at most.", show_default=False)
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A few methods, a few items of every suite.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="A few methods, two items of every suite but `long`: minutes.")] = False,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Processes that share the items; each loads the model, with one thread.")] = 1,
     device: options.Device = "cpu",
     dtype: options.DtypeOption = options.Dtype.float32,
@@ -54,11 +56,14 @@ def evaluate(
 ) -> None:
     """Evaluate traces on suites: recall of steps, agreement with evidence, faithfulness, cost; tables, pictures, raw rows."""
     from tracestore import api
+    from tracestore.evaluate.suites.registry import DEFAULT_SUITES
 
     if split not in ("report", "tuning", "all"):
         raise typer.BadParameter("use report, tuning or all", param_hint="'--split'")
     tracing.prepare_libraries()
     names = methods.split(",") if methods else list(QUICK_METHODS) if quick else None
+    if quick and not suite:
+        suite = [name for name in DEFAULT_SUITES if name not in LEFT_OUT]
     with progress("evaluating", "cases") as bar:
         found = api.evaluate(
             suite or None,
@@ -68,7 +73,7 @@ def evaluate(
             load=partial(tracing.load, model or api.DEMO_MODEL, device, dtype),
             jobs=jobs,
             split=None if split == "all" else split,
-            limit=limit if limit is not None else 6 if quick else None,
+            limit=limit if limit is not None else QUICK_LIMIT if quick else None,
             progress=bar.advance,
         )
     counts = {name: len({row["id"] for row in rows}) for name, rows in found.suites.items()}

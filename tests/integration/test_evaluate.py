@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from tests.support.command_line import ok, run
 from tracestore.evaluate import runner
 from tracestore.evaluate.suites import known
 from tracestore.evaluate.suites.pointer_chase_model import TrainedChase
+from tracestore.evaluate.suites.registry import SUITES, suite_items
 
 CLOSED = 1e-4
 """Conservation in float32, relative to the explained quantity or the standard deviation of the logits."""
@@ -23,7 +25,9 @@ def of(rows: list[dict[str, Any]], method: str) -> list[dict[str, Any]]:
 
 
 def test_circuits_every_step_of_every_chain_is_found(tmp_path: Path) -> None:
-    done = ok("eval", "-s", "circuits", "--methods", "secant.drive,secant.total,frozen.total,random", "--limit", "5", "-o", tmp_path, "--json")
+    done = ok(
+        "eval", "-s", "circuits", "--methods", "secant.drive,secant.total,frozen.total,random", "--limit", "5", "-o", tmp_path, "--json"
+    )
     rows = done.json["rows"]
     for method in ("secant.drive", "secant.total"):
         ours = of(rows, method)
@@ -45,7 +49,18 @@ def test_chase_the_entry_looked_up_is_first_and_a_second_run_does_nothing(
 ) -> None:
     monkeypatch.setattr(known, "pointer_chase_model", lambda *_: chase)
     monkeypatch.setattr(known, "PointerChase", lambda: chase.task)
-    words = ("eval", "-s", "chase", "--methods", "secant.drive,frozen.direct,secant.direct,random", "--limit", "6", "-o", tmp_path, "--json")
+    words = (
+        "eval",
+        "-s",
+        "chase",
+        "--methods",
+        "secant.drive,frozen.direct,secant.direct,random",
+        "--limit",
+        "6",
+        "-o",
+        tmp_path,
+        "--json",
+    )
     rows = ok(*words).json["rows"]
     for method in ("secant.drive", "frozen.direct", "secant.direct"):
         assert len(of(rows, method)) == 6 * chase.task.steps
@@ -77,3 +92,26 @@ def test_a_users_file_is_judged_on_its_report_items(tmp_path: Path) -> None:
     assert refused.code == 3
     assert "line 3" in refused.err
     assert "tuning and in the report set" in refused.err
+
+
+def test_the_quick_form_runs_every_suite_to_the_report(tmp_path: Path) -> None:
+    found = ok("eval", "--quick", "--jobs", 2, "-o", tmp_path, "--json").json
+    assert found["cases"] == {"chase": 10, "circuits": 6, "prompts": 2, "held_out": 2, "reasoning": 2, "commonsense": 2}
+    ours, chance = (of(found["rows"], method) for method in ("secant.drive", "random"))
+    known_drivers = [row for row in ours if row["suite"] in ("chase", "circuits")]
+    assert all(row["top1"] == row["chain"] == 1.0 for row in known_drivers)
+    gained = [
+        one["comprehensiveness_column"] - other["comprehensiveness_column"]
+        for one, other in zip(ours, chance, strict=True)
+        if one["suite"] in ("prompts", "held_out", "reasoning", "commonsense")
+    ]
+    assert len(gained) == 8
+    assert sum(gained) > 0, "tokens taken away in a random order cost as much"
+    assert {row["order"] for row in found["steps"]} == {"supports", "signed score", "nearest first", "random"}
+    report = (tmp_path / "report.md").read_text()
+    assert all(f"## Suite `{name}`" in report for name in found["cases"])
+    assert "## Step graph against the person's proof (2 chains)" in report
+    assert (tmp_path / "step-graph.png").read_bytes().startswith(b"\x89PNG")
+    page = html.unescape((tmp_path / "beside-human-reasoning.html").read_text())
+    chains = [item for item in suite_items(SUITES["commonsense"], "report") if item.proof]
+    assert [(item.item.rationale or "?") in page for item in chains[:3]] == [True, True, False]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from tracestore.evaluate.intervals import Interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import column, difference, interval
 from tracestore.evaluate.runner import Row
 
@@ -72,9 +73,8 @@ def accuracy_section(suites: Mapping[str, Sequence[Row]]) -> str:
     columns = [(one, rows) for one in _COLUMNS if (rows := one.rows(suites))]
     cells = [list(_cells(rows, one.measure)) for one, rows in columns]
     counts = [len({row["id"] for row in rows}) for _, rows in columns]
-    lines = ["| method | " + " | ".join(f"{one.heading} ({n})" for (one, _), n in zip(columns, counts, strict=True)) + " |"]
-    lines.append("|---" * (1 + len(columns)) + "|")
-    lines += [f"| `{method}` | " + " | ".join(found[number] for found in cells) + " |" for number, method in enumerate(METHODS)]
+    heads = [f"{one.heading} ({n})" for (one, _), n in zip(columns, counts, strict=True)]
+    lines = table_lines(["method", *heads], zip([f"`{method}`" for method in METHODS], *cells, strict=True))
     return INTRODUCTION + "\n" + "\n".join(lines) + "\n"
 
 

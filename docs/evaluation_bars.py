@@ -7,6 +7,7 @@ from typing import Final
 
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import Interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import REMOVAL, column, difference, interval
 from tracestore.evaluate.runner import Row
 
@@ -54,8 +55,7 @@ def _differences(sets: Sequence[Sequence[Row]], ours: str, other: str) -> list[s
 
 
 def _table(heads: Sequence[str], rows: Sequence[tuple[str, Sequence[str]]]) -> list[str]:
-    lines = ["| | " + " | ".join(heads) + " |", "|---" * (1 + len(heads)) + "|"]
-    return [*lines, *(f"| {name} | " + " | ".join(cells) + " |" for name, cells in rows), ""]
+    return [*table_lines(["", *heads], [(name, *cells) for name, cells in rows]), ""]
 
 
 def _known(suites: Mapping[str, list[Row]], name: str) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from tracestore import api
 from tracestore.archive import Archive
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.runner import Row
 from tracestore.extract.loading import LoadedModel
 from tracestore.ingest import trace_to_archive
@@ -54,10 +55,8 @@ def components_section(rows: list[Row]) -> str:
     lines = [
         f"## Table 1: components ({found['prompts']} report prompts, method `{found['method']}`, by Cypher over the stored traces)\n",
         "A head *matters* in a prediction where it is among the 64 stored for it; *share*: of what all heads move.\n",
-        "| head | predictions | mean share [interval over tasks] | kind | depends on (largest writers into it) | matters most in "
-        "| its source is marked evidence |",
-        "|---" * 7 + "|",
     ]
+    table = []
     for row in found["heads"]:
         name = f"L{row['layer']}.h{row['head']}"
         into = sorted((w for w in found["writers"] if w["dst"] == name), key=lambda w: -w["mass"])[:3]
@@ -68,5 +67,6 @@ def components_section(rows: list[Row]) -> str:
         share = f"{row['share_mean']:.3f} [{spread.low:.3f}, {spread.high:.3f}]"
         kind = f"looks {row['offset_mean']:.1f} tokens back, induction {row['induction_rate']:.0%}"
         matched = on_evidence.get((row["layer"], row["head"]), 0)
-        lines.append(f"| {name} | {row['outputs']} | {share} | {kind} | {depends} | {best} | {matched} of {row['outputs']} |")
-    return "\n".join(lines) + "\n"
+        table.append([name, row["outputs"], share, kind, depends, best, f"{matched} of {row['outputs']}"])
+    heads = ["head", "predictions", "mean share [interval over tasks]", "kind", "depends on (largest writers into it)", "matters most in"]
+    return "\n".join([*lines, *table_lines([*heads, "its source is marked evidence"], table)]) + "\n"

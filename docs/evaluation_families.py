@@ -7,6 +7,7 @@ from typing import Final
 
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import Interval, mean_interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import column, interval, refusals
 from tracestore.evaluate.runner import REFUSED, Row
 from tracestore.evaluate.suites.pointer_chase_model import pointer_chase_model
@@ -53,9 +54,10 @@ def families_section(rows: Sequence[Row], training: Sequence[Row]) -> str:
         f"The pointer chase again, learnt by models of {len(families)} families (suite `chase_families`: 3 layers of 4 heads, width 128; "
         f"the same {sequences} sequences of five look-ups for each). *Held out*: the share of look-ups that the model answers right in "
         "1 000 other sequences.\n",
-        "| family | parts | updates | held out |",
-        "|---|---|---|---|",
-        *(f"| `{row['family']}` | {PARTS[row['family']]} | {row['updates']} | {row['accuracy']:.3f} |" for row in training),
+        *table_lines(
+            ["family", "parts", "updates", "held out"],
+            [(f"`{row['family']}`", PARTS[row["family"]], row["updates"], f"{row['accuracy']:.3f}") for row in training],
+        ),
         "",
     ]
     for title, measure in (
@@ -63,15 +65,10 @@ def families_section(rows: Sequence[Row], training: Sequence[Row]) -> str:
         ("All five look-ups of a sequence have it first", _chains),
         ("Share on the true entry, the first token left out", _share),
     ):
-        lines += [
-            f"{title}:\n",
-            "| method | " + " | ".join(f"`{family}`" for family in families) + " |",
-            "|---" * (1 + len(families)) + "|",
+        table = [
+            [f"`{method}`", *(measure([row for row in rows if row["task"] == family], method) for family in families)] for method in SHOWN
         ]
-        for method in SHOWN:
-            cells = [str(measure([row for row in rows if row["task"] == family], method)) for family in families]
-            lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
-        lines.append("")
+        lines += [f"{title}:\n", *table_lines(["method", *(f"`{family}`" for family in families)], table), ""]
     both = "; ".join(f"`{family}` {_where_removal_agrees([row for row in rows if row['task'] == family])}" for family in families)
     lines.append(
         "A model may also answer without the entry (each value stands in the table once, so others can be excluded). Where no token costs "

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from docs.evaluation_bars import COLUMN, MEAN, verdict
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import difference, interval, methods_of
 from tracestore.evaluate.runner import Row
 
 TUNED: Final = frozenset({"facts", "arithmetic", "indirect_object", "two_hop", "leg_counting"})
 LENGTHS: Final = ((1, 12), (13, 30), (31, 60), (61, 120), (121, 300), (301, 10_000))
 OTHERS: Final = ("random", "raw_attention", "secant.direct", "leave_one_out")
-HEADING: Final = "| | cases, right | AOPC | " + " | ".join(f"less `{other}`" for other in OTHERS) + " | MRR on evidence |"
+HEADS: Final = ("", "cases, right", "AOPC", *(f"less `{other}`" for other in OTHERS), "MRR on evidence")
 
 
 def generality_section(suites: Mapping[str, list[Row]], ours: str) -> str:
@@ -28,19 +29,17 @@ def generality_section(suites: Mapping[str, list[Row]], ours: str) -> str:
         "## Generality\n",
         f"`{ours}` by task and by length of the prompt, over all language suites; AOPC by knockout of columns, paired. (Past 300 tokens "
         "`leave_one_out` was not run.)\n",
-        HEADING,
-        "|---" * (4 + len(OTHERS)) + "|",
-        *(_group(name, mine, ours) for name, mine in groups if mine),
+        *table_lines(HEADS, [_group(name, mine, ours) for name, mine in groups if mine]),
         "",
     ]
     return "\n".join(lines)
 
 
-def _group(name: str, rows: Sequence[Row], ours: str) -> str:
+def _group(name: str, rows: Sequence[Row], ours: str) -> list[str]:
     cases = {row["id"]: row["correct"] for row in rows}
     cells = [name, f"{len(cases)}, {sum(right is True for right in cases.values())}", str(interval(rows, ours, COLUMN))]
     cells += [verdict(difference(rows, ours, other, COLUMN)) for other in OTHERS]
-    return "| " + " | ".join([*cells, str(interval(rows, ours, "mrr"))]) + " |"
+    return [*cells, str(interval(rows, ours, "mrr"))]
 
 
 def _tasks(rows: Sequence[Row]) -> list[str]:
@@ -57,14 +56,14 @@ def second_section(rows: Sequence[Row], ours: str) -> str:
         f"Gemma 3 270M (4-bit weights, raised to float32; [where it comes from](evaluation-larger-models.md)) on {len(cases)} items of "
         f"`held_out`, mixed over its tasks; it answers {sum(right is True for right in cases.values())} right. The ranking was not chosen "
         "on it.\n",
-        f"| method | AOPC column | `{ours}` less it | AOPC mean | `{ours}` less it | MRR on evidence | largest closure error |",
-        "|---" * 7 + "|",
     ]
+    heads = ["method", "AOPC column", f"`{ours}` less it", "AOPC mean", f"`{ours}` less it", "MRR on evidence", "largest closure error"]
+    table = []
     for method in methods_of(rows):
-        cells = []
+        cells = [f"`{method}`"]
         for measure in (COLUMN, MEAN):
             cells += [str(interval(rows, method, measure)), "" if method == ours else verdict(difference(rows, ours, method, measure))]
         closures = [row["closure"] for row in rows if row["method"] == method and row.get("closure") is not None]
         cells += [str(interval(rows, method, "mrr")), f"{max(closures):.0e}" if closures else ""]
-        lines.append(f"| `{method}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        table.append(cells)
+    return "\n".join([*lines, *table_lines(heads, table)]) + "\n"

@@ -7,6 +7,7 @@ from typing import Final
 
 from docs.evaluation_bars import COLUMN, MEAN, verdict
 from docs.evaluation_text import CHOOSING, TRIED
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import difference, interval, methods_of
 from tracestore.evaluate.runner import Row
 
@@ -30,11 +31,10 @@ def rules_section(suites: Mapping[str, list[Row]]) -> str:
     lines = [
         "## Choosing the rule\n",
         "`direct` on the chase and on `prompts`, `total` on circuits (all steps found). Differences are paired, over report prompts.\n",
-        "| rule | adds up | chase: first, share | "
-        + " | ".join(f"`{task}`" for task in tasks)
-        + " | AOPC column | AOPC mean | column, less leave-one-out | column, less frozen | mean, less frozen | MRR on evidence |",
-        "|---" * (9 + len(tasks)) + "|",
     ]
+    heads = ["rule", "adds up", "chase: first, share", *(f"`{task}`" for task in tasks), "AOPC column", "AOPC mean"]
+    heads += ["column, less leave-one-out", "column, less frozen", "mean, less frozen", "MRR on evidence"]
+    table = []
     for rule, conserves in RULES:
         direct, total = f"{rule}.direct", f"{rule}.total"
         cells = [rule, conserves, f"{interval(chase, direct, 'top1')}, {interval(chase, direct, 'share')}"]
@@ -43,40 +43,35 @@ def rules_section(suites: Mapping[str, list[Row]]) -> str:
         cells.append(verdict(difference(prompts, direct, "leave_one_out", COLUMN)))
         cells += ["" if rule == "frozen" else verdict(difference(prompts, direct, "frozen.direct", measure)) for measure in (COLUMN, MEAN)]
         cells.append(str(interval(prompts, direct, "mrr")))
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        table.append(cells)
+    return "\n".join([*lines, *table_lines(heads, table)]) + "\n"
 
 
 def ranking_section(tuning: Sequence[Row]) -> str:
     """Tell on which numbers the default ranking was chosen: all tuning items."""
     cases = len({row["id"] for row in tuning})
-    lines = [
-        CHOOSING.replace("TUNING_CASES", str(cases)),
-        "| ranking | AOPC column | less leave-one-out | AOPC mean | less leave-one-out | MRR on evidence |",
-        "|---" * 6 + "|",
-    ]
+    heads = ["ranking", "AOPC column", "less leave-one-out", "AOPC mean", "less leave-one-out", "MRR on evidence"]
+    table = []
     for method in methods_of(tuning):
-        cells = []
+        cells = [f"`{method}`"]
         for measure in (COLUMN, MEAN):
             own = "" if method == "leave_one_out" else verdict(difference(tuning, method, "leave_one_out", measure))
             cells += [str(interval(tuning, method, measure)), own]
-        lines.append(f"| `{method}` | " + " | ".join(cells) + f" | {interval(tuning, method, 'mrr')} |")
-    return "\n".join(lines) + "\n"
+        table.append([*cells, str(interval(tuning, method, "mrr"))])
+    return "\n".join([CHOOSING.replace("TUNING_CASES", str(cases)), *table_lines(heads, table)]) + "\n"
 
 
 def tried_section(suites: Mapping[str, list[Row]], tried: Mapping[str, list[Row]]) -> str:
     """Judge the columns that were first chosen on the tuning set by the report set."""
     rows = [*suites["prompts"], *tried["prompts"]]
-    lines = [
-        TRIED.replace("TRIED_PROMPTS", str(len({row["id"] for row in tried["prompts"]}))),
-        "| column | chase: first | hop3: all steps | | less leave-one-out | less `frozen.direct` | less `secant.direct` | AOPC |",
-    ]
-    lines.append("|---" * 8 + "|")
+    others = ("leave_one_out", "frozen.direct", "secant.direct")
+    heads = ["column", "chase: first", "hop3: all steps", "", *(f"less `{other}`" for other in others), "AOPC"]
+    table = []
     for method in dict.fromkeys(row["method"] for row in tried["prompts"]):
         hop3 = [row for row in tried["circuits"] if row["task"] == "hop3"]
-        known = f"{interval(tried['chase'], method, 'top1')} | {interval(hop3, method, 'chain')}"
+        known = (f"`{method}`", interval(tried["chase"], method, "top1"), interval(hop3, method, "chain"))
         for measure, how in ((COLUMN, "column"), (MEAN, "mean")):
-            others = ("leave_one_out", "frozen.direct", "secant.direct")
             cells = [verdict(difference(rows, method, other, measure)) for other in others]
-            lines.append(f"| `{method}` | {known} | {how} | " + " | ".join(cells) + f" | {interval(rows, method, measure)} |")
-    return "\n".join(lines) + "\n"
+            table.append([*known, how, *cells, interval(rows, method, measure)])
+    about = TRIED.replace("TRIED_PROMPTS", str(len({row["id"] for row in tried["prompts"]})))
+    return "\n".join([about, *table_lines(heads, table)]) + "\n"

@@ -13,6 +13,7 @@ from docs.evaluation_rules import ranking_section, rules_section, tried_section
 from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING, TABLES
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import difference
 from tracestore.evaluate.runner import Row
 from tracestore.evaluate.suites.registry import SUITES, suite_items
@@ -100,13 +101,13 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     about = (
         "One prompt of each length, least of two runs after a warm one (no interval); memory is what torch held at most beyond the model.\n"
     )
-    lines = ["## Overhead\n", about, "| method | " + " | ".join(f"forwards, {n} tokens | MB, {n} tokens" for n in lengths) + " |"]
-    lines.append("|---" * (1 + 2 * len(lengths)) + "|")
+    heads = ["method", *(f"{what}, {n} tokens" for n in lengths for what in ("forwards", "MB"))]
+    table = []
     for method in dict.fromkeys(row["method"] for row in cost):
         mine = {row["n_tokens"]: row for row in cost if row["method"] == method}
-        cells = [f"{mine[n]['forwards']:.1f} | {mine[n]['peak'] / 1e6:.0f}" if n in mine else "- | -" for n in lengths]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    lines.append("")
+        pairs = [(f"{mine[n]['forwards']:.1f}", f"{mine[n]['peak'] / 1e6:.0f}") if n in mine else ("-", "-") for n in lengths]
+        table.append([method, *(cell for pair in pairs for cell in pair)])
+    lines = ["## Overhead\n", about, *table_lines(heads, table), ""]
     lines += [
         f"Stored by `{row['method']}`: {row['bytes'] / row['tokens']:,.0f} bytes a token ({row['traces']} traces).\n" for row in stored
     ]
@@ -119,12 +120,13 @@ def edges_section(rows: list[Row]) -> str:
     lines.append(
         "Spearman's rho of |weight| with |change of the logit|, one edge of one head at a time (16 largest and 16 random a prompt).\n"
     )
-    lines += ["| edges | all | largest | random | sign agrees (largest) | prompts |", "|---|---|---|---|---|---|"]
+    table = []
     for method in dict.fromkeys(row["method"] for row in rows):
         mine = [row for row in rows if row["method"] == method]
-        cells = [str(mean_interval([row[name] for row in mine])) for name in ("rho", "rho_top", "rho_random", "sign")]
-        lines.append(f"| {method} | " + " | ".join(cells) + f" | {len(mine)} |")
-    return "\n".join(lines) + "\n"
+        cells = [mean_interval([row[name] for row in mine]) for name in ("rho", "rho_top", "rho_random", "sign")]
+        table.append([method, *cells, len(mine)])
+    heads = ["edges", "all", "largest", "random", "sign agrees (largest)", "prompts"]
+    return "\n".join([*lines, *table_lines(heads, table)]) + "\n"
 
 
 def sanity_section(rows: list[Row]) -> str:
@@ -135,12 +137,13 @@ def sanity_section(rows: list[Row]) -> str:
         return f"{mean_interval([row[name] for row in mine])} (n = {len(mine)})"
 
     layers = sorted({row["layers"] for row in rows if row["check"] == "weights"})
-    lines = ["## Sanity\n", f"| check (`{evaluation.OURS}`) | measured |", "|---|---|"]
-    lines += [f"| top {n} layers randomised: rank correlation with the original | {of('weights', 'rho', layers=n)} |" for n in layers]
-    lines.append(f"| irrelevant sentence in front: rank correlation over the other tokens | {of('padding', 'rho')} |")
-    lines.append(f"| its share of the mass | {of('padding', 'share')} |")
-    lines.append(f"| evidence said once: its share | {of('duplicate', 'once')} |")
-    lines.append(f"| said twice: both shares together | {of('duplicate', 'both')} |")
-    lines.append(f"| the smaller of the two over the larger | {of('duplicate', 'smaller_over_larger')} |")
-    lines.append(f"| leave-one-out by columns against leave-one-out by mean embedding, rank correlation | {of('references', 'rho')} |")
-    return "\n".join(lines) + "\n"
+    table = [
+        *((f"top {n} layers randomised: rank correlation with the original", of("weights", "rho", layers=n)) for n in layers),
+        ("irrelevant sentence in front: rank correlation over the other tokens", of("padding", "rho")),
+        ("its share of the mass", of("padding", "share")),
+        ("evidence said once: its share", of("duplicate", "once")),
+        ("said twice: both shares together", of("duplicate", "both")),
+        ("the smaller of the two over the larger", of("duplicate", "smaller_over_larger")),
+        ("leave-one-out by columns against leave-one-out by mean embedding, rank correlation", of("references", "rho")),
+    ]
+    return "\n".join(["## Sanity\n", *table_lines([f"check (`{evaluation.OURS}`)", "measured"], table)]) + "\n"

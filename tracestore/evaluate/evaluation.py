@@ -19,8 +19,9 @@ from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.figures import bars, side_by_side, step_picture
 from tracestore.evaluate.human import ORDERS, agreement, step_graph, summary
 from tracestore.evaluate.intervals import mean_interval, paired_interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.methods import Method
-from tracestore.evaluate.report import interval, methods_of, suite_report
+from tracestore.evaluate.report import bold_if_shown, interval, methods_of, suite_report
 from tracestore.evaluate.runner import Row, RunSettings, evaluate_item, run_items, run_suite
 from tracestore.evaluate.suites.registry import Suite, suite_items
 from tracestore.evaluate.workers import Workers
@@ -98,18 +99,14 @@ def compare_steps(loaded: LoadedModel, item: Annotated) -> list[Row]:
 
 def steps_report(rows: Sequence[Row]) -> str:
     """Report the agreement of step graphs with proofs."""
-    lines = [
-        f"## Step graph against the person's proof ({len({row['id'] for row in rows})} chains)\n",
-        "| order of the sources | first is in the proof | AUPRC | `supports` less it: first | AUPRC |",
-        "|---|---|---|---|---|",
-    ]
+    measures, lines = ("top1", "auprc"), []
     for order in dict.fromkeys(row["order"] for row in rows):
-        cells = [str(mean_interval(summary(rows, order, measure))) for measure in ("top1", "auprc")]
-        for measure in ("top1", "auprc"):
-            less = paired_interval(summary(rows, "supports", measure), summary(rows, order, measure))
-            cells.append("" if order == "supports" else f"**{less}**" if less.above_zero or less.below_zero else str(less))
-        lines.append(f"| {order} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        means = [str(mean_interval(summary(rows, order, measure))) for measure in measures]
+        less = [paired_interval(summary(rows, "supports", measure), summary(rows, order, measure)) for measure in measures]
+        lines.append([order, *means, *("" if order == "supports" else bold_if_shown(one) for one in less)])
+    heads = ["order of the sources", "first is in the proof", "AUPRC", "`supports` less it: first", "AUPRC"]
+    title = f"## Step graph against the person's proof ({len({row['id'] for row in rows})} chains)\n"
+    return "\n".join([title, *table_lines(heads, lines)]) + "\n"
 
 
 def _draw_suite(name: str, rows: Sequence[Row], folder: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from tracestore.evaluate.intervals import Interval, mean_interval, paired_interval
+from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.runner import REFUSED, Row
 
 _NAN: Final = float("nan")
@@ -61,14 +62,14 @@ def methods_of(rows: Iterable[Row]) -> list[str]:
 def table(rows: Sequence[Row], measures: Sequence[tuple[str, str]], *, with_cost: bool = True) -> str:
     """Make a Markdown table, one line a method; measures that no row has are left out."""
     present = [(name, heading) for name, heading in measures if any(row.get(name) is not None for row in rows)]
-    lines = ["| method | " + " | ".join(heading for _, heading in present) + (" | forwards |" if with_cost else " |")]
-    lines.append("|---" * (len(present) + 1 + with_cost) + "|")
+    lines = []
     for method in methods_of(rows):
-        cells = [str(interval(rows, method, name)) for name, _ in present]
+        cells = [method, *(str(interval(rows, method, name)) for name, _ in present)]
         if with_cost:
             cells.append(f"{_median(list(column(rows, method, 'forwards').values())):.1f}")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join([*lines, *_refusals(rows)]) + "\n"
+        lines.append(cells)
+    heads = ["method", *(heading for _, heading in present), *(["forwards"] if with_cost else [])]
+    return "\n".join([*table_lines(heads, lines), *_refusals(rows)]) + "\n"
 
 
 def refusals(rows: Iterable[Row]) -> dict[str, list[str]]:
@@ -86,14 +87,17 @@ def _refusals(rows: Sequence[Row]) -> list[str]:
 def paired_table(rows: Sequence[Row], ours: str, measures: Sequence[tuple[str, str]]) -> str:
     """Compare one method with every other, pair by pair: the difference, bold where its interval excludes 0."""
     present = [(name, heading) for name, heading in measures if any(row.get(name) is not None for row in rows)]
-    lines = [f"| {ours} less | " + " | ".join(heading for _, heading in present) + " |", "|---" * (len(present) + 1) + "|"]
-    for method in methods_of(rows):
-        if method == ours:
-            continue
-        found = [difference(rows, ours, method, name) for name, _ in present]
-        cells = [f"**{one}**" if one.above_zero or one.below_zero else str(one) for one in found]
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+    lines = [
+        [method, *(bold_if_shown(difference(rows, ours, method, name)) for name, _ in present)]
+        for method in methods_of(rows)
+        if method != ours
+    ]
+    return "\n".join(table_lines([f"{ours} less", *(heading for _, heading in present)], lines)) + "\n"
+
+
+def bold_if_shown(found: Interval) -> str:
+    """Write a paired difference, bold where its interval excludes 0."""
+    return f"**{found}**" if found.above_zero or found.below_zero else str(found)
 
 
 def suite_report(name: str, about: str, rows: Sequence[Row], ours: str) -> str:

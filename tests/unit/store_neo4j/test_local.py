@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 from tests.support.neo4j_server import TestServer
 from tracestore.errors import StoreUnavailableError
-from tracestore.store.neo4j import jars
+from tracestore.store.neo4j import jars, local
 from tracestore.store.neo4j.local import LocalServer, Sizes, main
 
 
@@ -75,6 +76,21 @@ def test_a_stale_note_counts_for_nothing(tmp_path: Path, capsys: pytest.CaptureF
         assert server.status() is None
     assert main(["status", "--home", str(server.home)]) == 5
     assert "not running" in capsys.readouterr().err
+
+
+def test_a_server_that_cannot_be_noted_is_not_left_running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stand-in for Java: the fault lies between its start and the first answer."""
+    java = tmp_path / "java"
+    java.write_text('#!/bin/sh\ncase "$*" in *set-initial-password*) exit 0;; esac\nwhile :; do sleep 0.2; done\n', encoding="utf-8")
+    java.chmod(0o755)
+    monkeypatch.setattr(local, "fetch_jars", lambda _: tmp_path)
+    monkeypatch.setattr(local, "java_for", lambda _: java)
+    server = LocalServer(tmp_path / "home")
+    (server.home / "server.json").mkdir(parents=True)
+    with pytest.raises(IsADirectoryError):
+        server.start()
+    assert server._process is not None
+    assert server._process.returncode == -signal.SIGKILL
 
 
 def test_the_configuration_is_private_and_on_loopback(tmp_path: Path) -> None:

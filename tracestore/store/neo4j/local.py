@@ -118,8 +118,8 @@ class LocalServer:
             process = self._launch(java, jars, chosen)
             self._process = process
             running = Running(f"bolt://127.0.0.1:{port}", "neo4j", self.password_file, process.pid, self.release.version)
-            self._write("server.json", json.dumps({"pid": process.pid, "port": port, "version": self.release.version}))
             try:
+                self._write("server.json", json.dumps({"pid": process.pid, "port": port, "version": self.release.version}))
                 self._await_ready(running, process)
             except BaseException:
                 process.kill()

@@ -85,7 +85,6 @@ SECOND_METHODS = (
     *("secant.drive", "secant.direct", "frozen.drive", "frozen.direct", "random", "recency", "raw_attention", "rollout", "ifr"),
     *("gradient_x_input", "leave_one_out"),
 )
-SECOND_ITEMS = 26
 """For a second language model."""
 
 METHODS_BY_SUITE: Mapping[str, Sequence[str]] = {
@@ -247,7 +246,7 @@ def measure(workers: Workers, options: argparse.Namespace) -> Measured:
 
 
 def second_model(options: argparse.Namespace) -> list[Row]:
-    """Measure some of the fresh items on a second language model, where one is named or was measured before."""
+    """Measure the fresh items on a second language model, where one is named or was measured before."""
     file = options.output / "second.txt"
     if options.second:
         file.write_text(options.second, encoding="utf-8")
@@ -262,7 +261,7 @@ def second_model(options: argparse.Namespace) -> list[Row]:
             options.output / "second",
             model=model,
             workers=workers,
-            limit=0 if options.as_is else SECOND_ITEMS,
+            limit=0 if options.as_is else None,
         )
     return found.suites["held_out"]
 

@@ -65,18 +65,24 @@ def page(measured: Measured) -> str:
 
 
 def reading(suites: dict[str, list[Row]]) -> str:
-    """Write what follows, with its numbers: paired differences of AOPC on the fresh set."""
+    """Write what follows, with its numbers: paired differences of AOPC."""
     fresh, first = suites.get("held_out", []), suites["prompts"]
-    text = READING.replace("PROMPTS_COUNT", str(len({row["id"] for row in first})))
-    text = text.replace("PROMPTS_LOO", str(difference(first, evaluation.OURS, "leave_one_out", COLUMN)))
-    for mark, ours, other, measure in (
-        ("FRESH_LOO", evaluation.OURS, "leave_one_out", COLUMN),
-        ("DRIVE_COLUMN", "secant.drive", "secant.direct", COLUMN),
-        ("DRIVE_MEAN", "secant.drive", "secant.direct", MEAN),
-        ("QUARTER_COLUMN", "secant_h25.direct", "secant.direct", COLUMN),
-        ("FROZEN_MEAN", "secant.drive", "frozen.drive", MEAN),
+    text = READING
+    for mark, rows, ours, other, measure in (
+        ("FRESH_LOO", fresh, evaluation.OURS, "leave_one_out", COLUMN),
+        ("PROMPTS_LOO", first, evaluation.OURS, "leave_one_out", COLUMN),
+        ("PROMPTS_MEAN", first, evaluation.OURS, "leave_one_out", MEAN),
+        ("PROMPTS_DIRECT", first, "secant.direct", "leave_one_out", COLUMN),
+        ("PROMPTS_DRIVE", first, "secant.drive", "secant.direct", COLUMN),
+        ("DRIVE_COLUMN", fresh, "secant.drive", "secant.direct", COLUMN),
+        ("DRIVE_MEAN", fresh, "secant.drive", "secant.direct", MEAN),
+        ("QUARTER_COLUMN", fresh, "secant_h25.direct", "secant.direct", COLUMN),
+        ("FROZEN_COLUMN", [*fresh, *first], "secant.drive", "frozen.drive", COLUMN),
+        ("FROZEN_MEAN", [*fresh, *first], "secant.drive", "frozen.drive", MEAN),
+        ("ABLATION_COLUMN", [*fresh, *first], evaluation.OURS, "ablation_regression", COLUMN),
+        ("ABLATION_MEAN", [*fresh, *first], evaluation.OURS, "ablation_regression", MEAN),
     ):
-        text = text.replace(mark, str(difference(fresh, ours, other, measure)))
+        text = text.replace(mark, str(difference(rows, ours, other, measure)))
     return text
 
 

@@ -15,7 +15,7 @@ no claim about *reasoning* rests on it; wrong answers are explained as they were
   each other only in part (see Sanity), so neither is called the truth.
 - Items are split by task and by prompt into *tuning* and *report*; tables are on report items unless they say otherwise. Reported here: 40
   sequences of the chase (200 predictions; 10 sequences for each of the families under Generality), 40 questions of each circuit, and of the
-  suites of prompts: LANGUAGE_COUNTS (the first of a suite). Tasks never tuned on: all but facts, arithmetic, indirect objects, two hops,
+  suites of prompts: LANGUAGE_COUNTS. Tasks never tuned on: all but facts, arithmetic, indirect objects, two hops,
   and two of ten commonsense categories. Wordings of `held_out` and `long` were mended until the model could answer most of them; no
   attribution was looked at. Frames of sentences repeat within a task, so items are not quite independent.
 - `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median); columns of one computation are each
@@ -51,21 +51,22 @@ and one step graph beside its proof:
 
 READING = """### What follows
 
-- **The default ranking `secant.drive` meets every bar on the fresh set** (tables under "The bars"): chains of the pointer chase and of the
-  circuits, the six baselines, and leave-one-out, at 2 to 3 forward passes. It is above leave-one-out's order there by both perturbations
-  (columns: FRESH_LOO); so are the other candidates, `secant.direct` among them.
-- **On the first report set** it is not shown to be above it: PROMPTS_LOO by columns on the PROMPTS_COUNT prompts of this run. There
-  `secant.direct` was below it in an earlier run on all 130 (-0.21 [-0.37, -0.03]), and a whole run may show `drive` below it as well. The
-  sets differ: many items of `prompts` end in a bare space or ask for a made-up word; `held_out` asks for words that the model can name.
-- **Why `drive`**: it is one ranking for direct evidence and for chains. `direct` does not see the first step of the induction circuit. On
-  tuning items `drive` led `direct` by columns; on the fresh set that lead is not shown (DRIVE_COLUMN), and by mean embedding it is below
-  `direct` (DRIVE_MEAN).
+- **The default ranking `secant.drive` meets every bar on both sets** (tables under "The bars"): chains of the pointer chase and of the
+  circuits, the six baselines, and leave-one-out, at 2 to 3 forward passes. On the fresh set it is above leave-one-out's order by both
+  perturbations (columns: FRESH_LOO); so are the other candidates, `secant.direct` among them.
+- **On the first report set** no difference from leave-one-out is shown: PROMPTS_LOO by columns, PROMPTS_MEAN by mean embedding, while
+  `secant.direct` is below it there by columns (PROMPTS_DIRECT). The sets differ: many items of `prompts` end in a bare space or ask for a
+  made-up word; `held_out` asks for words that the model can name.
+- **Why `drive`**: it is one ranking for direct evidence and for chains. `direct` does not see the first step of the induction circuit. By
+  columns `drive` leads `direct` on tuning items and on `prompts` (PROMPTS_DRIVE); on the fresh set no lead is shown (DRIVE_COLUMN), and by
+  mean embedding it is below `direct` there (DRIVE_MEAN).
 - **Half or a quarter** for the scores: on the fresh set `secant_h25` differs from `secant` by QUARTER_COLUMN (columns, `direct`): no
   difference is shown, and the rule stays with halves.
-- **Where `frozen` wins**: marked evidence (`frozen.total` has the best precision@1 on short prompts), AOPC of `drive` by mean embedding
-  (`secant` less `frozen`: FROZEN_MEAN), the size of single VALUE edges, cost. It misses most steps that only decide where a head looks
-  (circuits): a step that is not seen cannot be traced, so the default is `secant`.
-- **Where a baseline wins**: `ablation_regression` (32 forward passes) is above every trace by both perturbations. Bold cells of Table 2
+- **Where `frozen` wins**: marked evidence (`frozen.total` has the best precision@1 on short prompts), AOPC of `drive` (`secant` less
+  `frozen` on both sets together: FROZEN_COLUMN by columns, FROZEN_MEAN by mean embedding), the size of single VALUE edges, cost. It misses
+  most steps that only decide where a head looks (circuits): a step that is not seen cannot be traced, so the default is `secant`.
+- **Where a baseline wins**: `ablation_regression` (32 forward passes) is above the default by both perturbations (`secant.drive` less it on
+  both sets together: ABLATION_COLUMN by columns, ABLATION_MEAN by mean embedding). Bold cells of Table 2
   that are not ours say where others find more marked evidence (on `commonsense` and `reasoning` no ranking says much: see Limits).
 - **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has. A second
   language model, on which nothing was chosen, agrees (Generality).

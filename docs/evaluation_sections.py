@@ -44,7 +44,7 @@ def page(measured: Measured) -> str:
     return "\n".join(
         [
             head(measured.suites),
-            reading(measured.suites),
+            reading(measured.suites, measured.second, measured.edges),
             components_section(measured.components),
             accuracy_section(measured.suites),
             PICTURE,
@@ -64,9 +64,9 @@ def page(measured: Measured) -> str:
     )
 
 
-def reading(suites: dict[str, list[Row]]) -> str:
-    """Write what follows, with its numbers: paired differences of AOPC."""
-    fresh, first = suites.get("held_out", []), suites["prompts"]
+def reading(suites: dict[str, list[Row]], second: list[Row], edges: list[Row]) -> str:
+    """Write what follows, with its numbers: paired differences."""
+    fresh, first, long = suites.get("held_out", []), suites["prompts"], suites.get("long", [])
     text = READING
     for mark, rows, ours, other, measure in (
         ("FRESH_LOO", fresh, evaluation.OURS, "leave_one_out", COLUMN),
@@ -79,6 +79,12 @@ def reading(suites: dict[str, list[Row]]) -> str:
         ("QUARTER_COLUMN", fresh, "secant_h25.direct", "secant.direct", COLUMN),
         ("FROZEN_COLUMN", [*fresh, *first], "secant.drive", "frozen.drive", COLUMN),
         ("FROZEN_MEAN", [*fresh, *first], "secant.drive", "frozen.drive", MEAN),
+        ("LONG_LOO", long, evaluation.OURS, "leave_one_out", COLUMN),
+        ("LONG_RAW", long, evaluation.OURS, "raw_attention", COLUMN),
+        ("SECOND_LOO", second, evaluation.OURS, "leave_one_out", COLUMN),
+        ("SECOND_DIRECT", second, evaluation.OURS, "secant.direct", MEAN),
+        ("EDGES_LARGEST", edges, "sensitivity VALUE", "secant VALUE", "rho_top"),
+        ("EDGES_KEY", edges, "sensitivity KEY", "secant KEY", "rho_top"),
         ("ABLATION_COLUMN", [*fresh, *first], evaluation.OURS, "ablation_regression", COLUMN),
         ("ABLATION_MEAN", [*fresh, *first], evaluation.OURS, "ablation_regression", MEAN),
     ):
@@ -105,7 +111,8 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
     about = (
-        "One prompt of each length, least of two runs after a warm one (no interval); memory is what torch held at most beyond the model.\n"
+        "One prompt of each length; processor time, the least of three runs or more in turn with a forward pass (no interval); memory is "
+        "what torch held at most beyond the model.\n"
     )
     heads = ["method", *(f"{what}, {n} tokens" for n in lengths for what in ("forwards", "MB"))]
     table = []

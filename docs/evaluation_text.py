@@ -68,12 +68,17 @@ READING = """### What follows
 - **Where a baseline wins**: `ablation_regression` (32 forward passes) is above the default by both perturbations (`secant.drive` less it on
   both sets together: ABLATION_COLUMN by columns, ABLATION_MEAN by mean embedding). Bold cells of Table 2
   that are not ours say where others find more marked evidence (on `commonsense` and `reasoning` no ranking says much: see Limits).
-- **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has. A second
-  language model, on which nothing was chosen, agrees (Generality).
+- **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has.
+- **A second language model**, on which nothing was chosen: the baselines of the bar lie below `secant.drive` there too, and leave-one-out
+  does not lie above it (`secant.drive` less it: SECOND_LOO by columns); `secant.direct` does by mean embedding (SECOND_DIRECT).
+- **Long prompts** (128 to 512 tokens): `secant.drive` finds the marked evidence as often as in short ones, and is above leave-one-out where
+  that was run (LONG_LOO); raw attention finds it seldom, and yet removals in its order cost as many logits (`secant.drive` less it:
+  LONG_RAW).
 - **Steps of a chain of thought**: SUPPORTS ranks by `direct` without attention sinks, as was chosen on tuning items. On the report chains
   it is above the order "nearest sentence first" (Step graph), to which the signed score loses. The chains are given ones, not its own.
-- **Single edges**: the plain gradient's `sensitivity` ranks random edges and tells signs better than stored weights do; among the 16
-  largest no difference is shown. As a ranking of tokens it misses steps.
+- **Single edges**: the plain gradient's `sensitivity` ranks random edges and tells signs better than stored weights do. Among the 16
+  largest its rho is higher for VALUE edges (EDGES_LARGEST over `secant`); for KEY edges no difference is shown (EDGES_KEY). As a ranking of
+  tokens it misses steps.
 """
 
 CHOOSING = """## Choosing the ranking
@@ -100,7 +105,6 @@ and `linear` with 1/4, 1/2, 3/4 and all of the difference given to the scores), 
 added up first (`edge`); positive parts alone; heads of a layer added up first; root of the sum of squares; `direct` with three tenths of
 `total`; `direct` with half or all of the signed score (`mixed`). Means lay between 9.6 and 10.7 logits (knockout of columns), leave-one-out
 at 10.66: no column was significantly above it by that perturbation; for `secant` positive parts changed nothing and sums over heads lost.
-The best of three kinds were then run on report prompts: by columns none was above leave-one-out or `frozen.direct`; `frozen.mixed` and
-`linear_h25.edge` were above `secant.direct`, `secant.edge` was not (an earlier run, on 125 prompts). Here on TRIED_PROMPTS prompts, and on
-chase and circuits:
+The best of three kinds were then run on report prompts: by columns none is above leave-one-out or `frozen.direct`; `frozen.mixed` and
+`linear_h25.edge` are above `secant.direct`, `secant.edge` is not. Here on TRIED_PROMPTS prompts, and on chase and circuits:
 """

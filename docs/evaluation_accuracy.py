@@ -81,13 +81,13 @@ def accuracy_section(suites: Mapping[str, Sequence[Row]]) -> str:
 def _cells(rows: Sequence[Row], measure: str) -> Iterator[str]:
     """Give one column's cells: the mean with its interval, and how it stands to the best."""
     means = {method: interval(rows, method, measure) for method in METHODS if column(rows, method, measure)}
-    best = max((found.mean for found in means.values() if found.mean == found.mean), default=None)
-    winner = next((method for method, found in means.items() if found.mean == best), None)
+    best = max((found.centre for found in means.values() if found.centre == found.centre), default=None)
+    winner = next((method for method, found in means.items() if found.centre == best), None)
     for method in METHODS:
         found = means.get(method)
-        if found is None or winner is None or found.mean != found.mean:
+        if found is None or winner is None or found.centre != found.centre:
             yield "-"
-        elif found.mean == best:
+        elif found.centre == best:
             yield f"**{found}**{_fewer(found, rows)}"
         else:
             same = "" if difference(rows, method, winner, measure).below_zero else " ~"

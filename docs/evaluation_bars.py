@@ -8,7 +8,7 @@ from typing import Final
 from tracestore.evaluate import evaluation
 from tracestore.evaluate.intervals import Interval
 from tracestore.evaluate.markdown import table_lines
-from tracestore.evaluate.report import REMOVAL, column, difference, interval
+from tracestore.evaluate.report import REMOVAL, column, cost, difference, interval
 from tracestore.evaluate.runner import Row
 
 CANDIDATES: Final = ("secant.drive", "frozen.drive", "secant.direct", "frozen.direct", "secant_h25.direct")
@@ -72,11 +72,10 @@ def _known(suites: Mapping[str, list[Row]], name: str) -> Iterator[tuple[str, st
         "the trace conserves: largest miss relative to the explained quantity (chase, circuits)",
         f"{max(closures):.0e}" if closures else "row by row (tests)",
     )
-    costs = sorted(column(suites["prompts"], name, "forwards").values())
-    if costs:
-        cost = costs[len(costs) // 2]
-        yield f"forwards on `prompts`, median (bar: {FORWARDS:.0f})", f"{cost:.1f}: {'met' if cost <= FORWARDS else 'missed'}"
+    spent = cost(suites["prompts"], name)
+    if spent.n:
+        yield f"forwards on `prompts`, median (bar: {FORWARDS:.0f})", f"{spent:.1f}: {'met' if spent.high <= FORWARDS else 'missed'}"
 
 
 def _met(found: Interval) -> str:
-    return "-" if found.n == 0 else f"{found}: {'met' if found.mean == 1.0 else 'missed'}"
+    return "-" if found.n == 0 else f"{found}: {'met' if found.centre == 1.0 else 'missed'}"

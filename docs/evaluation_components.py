@@ -10,7 +10,7 @@ from typing import Final
 from tracestore import api
 from tracestore.archive import Archive
 from tracestore.evaluate.annotated import Annotated
-from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.intervals import Interval, mean_interval
 from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.runner import Row
 from tracestore.extract.loading import LoadedModel
@@ -29,44 +29,55 @@ def component_rows(load: Callable[[], LoadedModel], items: Sequence[Annotated]) 
         with api.open_store(folder / "graph.lbug") as store:
             store.load(archive, level="summary")
             heads = store.query("heads_across", k=10).to_pylist()
+            chosen = {(row["layer"], row["head"]) for row in heads}
+            cases = store.cypher(
+                "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
+                "MATCH (i:Item)-[:OF]->(t) "
+                "RETURN h.layer AS layer, h.head AS head, o.uid AS output, i.dataset AS task, h.share AS share, h.offset AS offset, "
+                "h.induction AS induction ORDER BY layer, head, output"
+            ).to_pylist()
             evidence = store.cypher(
                 "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
                 "MATCH (s:Span)-[:OF]->(t) WHERE s.kind = 'evidence' AND h.top_source_pos >= s.first_pos "
                 "AND h.top_source_pos <= s.last_pos "
-                "RETURN h.layer AS layer, h.head AS head, count(DISTINCT o.uid) AS outputs"
+                "RETURN DISTINCT h.layer AS layer, h.head AS head, o.uid AS output"
             ).to_pylist()
+            looked = {(row["layer"], row["head"], row["output"]) for row in evidence}
             writers = store.cypher(
                 "MATCH (c:Composition)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
                 "AND c.via <> 'OUT' AND c.via <> 'MLP' "
                 "RETURN c.dst AS dst, c.src AS src, sum(abs(c.weight)) AS mass"
             ).to_pylist()
-            tasks = store.cypher(
-                "MATCH (h:HeadSummary)-[:OF]->(o:Output)-[:OF]->(t:Trace) WHERE t.ready_id IS NOT NULL "
-                "MATCH (i:Item)-[:OF]->(t) "
-                "RETURN h.layer AS layer, h.head AS head, i.dataset AS task, avg(h.share) AS share, count(DISTINCT o.uid) AS outputs"
-            ).to_pylist()
-    yield {"prompts": len(items), "method": METHOD, "heads": heads, "evidence": evidence, "writers": writers, "tasks": tasks}
+    found = [
+        {**row, "evidence": (row["layer"], row["head"], row["output"]) in looked} for row in cases if (row["layer"], row["head"]) in chosen
+    ]
+    yield {"prompts": len(items), "method": METHOD, "heads": heads, "cases": found, "writers": writers}
 
 
 def components_section(rows: list[Row]) -> str:
     """Write the table."""
     (found,) = rows
-    on_evidence = {(row["layer"], row["head"]): row["outputs"] for row in found["evidence"]}
     lines = [
         f"## Table 1: components ({found['prompts']} report prompts, method `{found['method']}`, by Cypher over the stored traces)\n",
-        "A head *matters* in a prediction where it is among the 64 stored for it; *share*: of what all heads move.\n",
+        "A head *matters* in a prediction where it is among the 64 stored for it; *share*: of what all heads move. Means over these "
+        "predictions; the source is that of the head's largest edge.\n",
     ]
     table = []
     for row in found["heads"]:
         name = f"L{row['layer']}.h{row['head']}"
         into = sorted((w for w in found["writers"] if w["dst"] == name), key=lambda w: -w["mass"])[:3]
         depends = ", ".join(w["src"] for w in into) or "not among the stored compositions"
-        tasks = [task for task in found["tasks"] if (task["layer"], task["head"]) == (row["layer"], row["head"])]
-        best = ", ".join(f"{t['task']} ({t['share']:.3f})" for t in sorted(tasks, key=lambda t: -t["share"])[:2])
-        spread = mean_interval([task["share"] for task in tasks])
-        share = f"{row['share_mean']:.3f} [{spread.low:.3f}, {spread.high:.3f}]"
-        kind = f"looks {row['offset_mean']:.1f} tokens back, induction {row['induction_rate']:.0%}"
-        matched = on_evidence.get((row["layer"], row["head"]), 0)
-        table.append([name, row["outputs"], share, kind, depends, best, f"{matched} of {row['outputs']}"])
-    heads = ["head", "predictions", "mean share [interval over tasks]", "kind", "depends on (largest writers into it)", "matters most in"]
-    return "\n".join([*lines, *table_lines([*heads, "its source is marked evidence"], table)]) + "\n"
+        cases = [case for case in found["cases"] if (case["layer"], case["head"]) == (row["layer"], row["head"])]
+        means = {column: mean_interval([float(case[column]) for case in cases]) for column in ("share", "offset", "induction", "evidence")}
+        by_task = {task: _share([case for case in cases if case["task"] == task]) for task in {case["task"] for case in cases}}
+        most = sorted(by_task.items(), key=lambda pair: (-pair[1].centre, pair[0]))[:2]
+        best = ", ".join(f"{task} {share:.3f}" for task, share in most)
+        figures = (f"{means['share']:.3f}", f"{means['offset']:.1f}", f"{means['induction']:.2f}", f"{means['evidence']:.2f}")
+        table.append([name, len(cases), *figures, depends, best])
+    heads = ["head", "predictions", "share", "tokens from source to query", "source follows a copy of the query token"]
+    heads += ["source is marked evidence", "depends on (largest writers into it)", "matters most in (share)"]
+    return "\n".join([*lines, *table_lines(heads, table)]) + "\n"
+
+
+def _share(cases: list[Row]) -> Interval:
+    return mean_interval([case["share"] for case in cases])

@@ -42,8 +42,8 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
-def forwards(compute: Callable[[], object], forward: Callable[[], object]) -> float:
-    """Give the least processor time of a computation over that of a forward pass, the two measured in turn after one run of each."""
+def ratios(compute: Callable[[], object], forward: Callable[[], object]) -> list[float]:
+    """Give the processor times of a computation over those of a forward pass, the two measured in turn after one run of each."""
     compute()
     forward()
     taken: list[float] = []
@@ -53,7 +53,7 @@ def forwards(compute: Callable[[], object], forward: Callable[[], object]) -> fl
             started = time.process_time()
             run()
             times.append(time.process_time() - started)
-    return min(taken) / min(plain)
+    return [mine / its for mine, its in zip(taken, plain, strict=True)]
 
 
 def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
@@ -64,7 +64,7 @@ def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
             with torch.no_grad():
                 case.attributor.model(input_ids=case.ids, use_cache=False, logits_to_keep=1)
 
-        yield {"id": case.id, "n_tokens": case.length, "method": "a forward pass", "forwards": 1.0, "peak": peak_bytes(forward)}
+        yield {"id": case.id, "n_tokens": case.length, "method": "a forward pass", "ratios": [1.0], "peak": peak_bytes(forward)}
         done: dict[int, Row] = {}
         for method in METHODS.values():
             key = id(method.compute)
@@ -73,7 +73,7 @@ def cost_rows(cases: Iterable[Case]) -> Iterator[Row]:
                 def compute(case: Case = case, compute: Callable[[Case], object] = method.compute) -> None:
                     compute(case)
 
-                done[key] = {"forwards": forwards(compute, forward), "peak": peak_bytes(compute)}
+                done[key] = {"ratios": ratios(compute, forward), "peak": peak_bytes(compute)}
             yield {"id": case.id, "n_tokens": case.length, "method": method.name, **done[key]}
 
 

@@ -12,7 +12,7 @@ from docs.evaluation_generality import generality_section, second_section
 from docs.evaluation_rules import ranking_section, rules_section, tried_section
 from docs.evaluation_text import HEAD, LIMITS, PICTURE, READING, TABLES
 from tracestore.evaluate import evaluation
-from tracestore.evaluate.intervals import mean_interval
+from tracestore.evaluate.intervals import mean_interval, median_interval
 from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.report import difference
 from tracestore.evaluate.runner import Row
@@ -111,14 +111,16 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
     about = (
-        "One prompt of each length; processor time, the least of three runs or more in turn with a forward pass (no interval); memory is "
-        "what torch held at most beyond the model.\n"
+        "One prompt of each length; `forwards`: processor time over that of a forward pass, the two run in turn at least three times "
+        "(median of the pairs with its interval); memory is what torch held at most beyond the model, the same in every run.\n"
     )
     heads = ["method", *(f"{what}, {n} tokens" for n in lengths for what in ("forwards", "MB"))]
     table = []
     for method in dict.fromkeys(row["method"] for row in cost):
         mine = {row["n_tokens"]: row for row in cost if row["method"] == method}
-        pairs = [(f"{mine[n]['forwards']:.1f}", f"{mine[n]['peak'] / 1e6:.0f}") if n in mine else ("-", "-") for n in lengths]
+        pairs = [
+            (f"{median_interval(mine[n]['ratios']):.1f}", f"{mine[n]['peak'] / 1e6:.0f}") if n in mine else ("-", "-") for n in lengths
+        ]
         table.append([method, *(cell for pair in pairs for cell in pair)])
     lines = ["## Overhead\n", about, *table_lines(heads, table), ""]
     lines += [

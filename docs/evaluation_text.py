@@ -18,8 +18,9 @@ no claim about *reasoning* rests on it; wrong answers are explained as they were
   suites of prompts: LANGUAGE_COUNTS. Tasks never tuned on: all but facts, arithmetic, indirect objects, two hops,
   and two of ten commonsense categories. Wordings of `held_out` and `long` were mended until the model could answer most of them; no
   attribution was looked at. Frames of sentences repeat within a task, so items are not quite independent.
-- `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median); columns of one computation are each
-  charged all of it. The machine had other work and the multiplications' AVX-512 kernels were used; Overhead was measured apart.
+- `forwards`: processor time of a method over that of a plain forward pass of the same prompt (median over cases); columns of one
+  computation are each charged all of it. The machine had other work and the multiplications' AVX-512 kernels were used; Overhead was
+  measured apart.
 
 Methods with a dot are traces of this project or variants of its rule; the others are baselines, each described in
 `tracestore/evaluate/baselines`. Columns of a trace: `drive`, the default ranking (below); `direct`, the size of attention edges into the

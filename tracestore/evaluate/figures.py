@@ -97,10 +97,10 @@ def step_picture(graph: StepGraph, path: Path) -> None:
 def bars(values: Sequence[tuple[str, Interval]], title: str, label: str, path: Path) -> None:
     """Draw means with their intervals as horizontal bars (PNG), the largest on top."""
     plt = _pyplot()
-    shown = sorted((pair for pair in values if pair[1].n), key=lambda pair: pair[1].mean)
+    shown = sorted((pair for pair in values if pair[1].n), key=lambda pair: pair[1].centre)
     figure, axis = plt.subplots(figsize=(8, 0.6 + 0.3 * len(shown)), layout="constrained")
-    means = [interval.mean for _, interval in shown]
-    errors = [[i.mean - i.low for _, i in shown], [i.high - i.mean for _, i in shown]]
+    means = [interval.centre for _, interval in shown]
+    errors = [[i.centre - i.low for _, i in shown], [i.high - i.centre for _, i in shown]]
     axis.barh([name for name, _ in shown], means, xerr=errors, color=["#2563eb" if "." in name else "#94a3b8" for name, _ in shown])
     axis.set_title(title)
     axis.set_xlabel(label)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from tracestore.evaluate.intervals import Interval, mean_interval, paired_interval
+from tracestore.evaluate.intervals import Interval, mean_interval, median_interval, paired_interval
 from tracestore.evaluate.markdown import table_lines
 from tracestore.evaluate.runner import REFUSED, Row
 
@@ -47,6 +47,11 @@ def interval(rows: Sequence[Row], method: str, measure: str) -> Interval:
     return mean_interval(list(column(rows, method, measure).values()))
 
 
+def cost(rows: Sequence[Row], method: str) -> Interval:
+    """Give the median of a method's forwards with its interval."""
+    return median_interval(list(column(rows, method, "forwards").values()))
+
+
 def difference(rows: Sequence[Row], ours: str, theirs: str, measure: str) -> Interval:
     """Give the paired difference of two methods on the cases that both have."""
     a, b = column(rows, ours, measure), column(rows, theirs, measure)
@@ -66,7 +71,7 @@ def table(rows: Sequence[Row], measures: Sequence[tuple[str, str]], *, with_cost
     for method in methods_of(rows):
         cells = [method, *(str(interval(rows, method, name)) for name, _ in present)]
         if with_cost:
-            cells.append(f"{_median(list(column(rows, method, 'forwards').values())):.1f}")
+            cells.append(f"{cost(rows, method):.1f}")
         lines.append(cells)
     heads = ["method", *(heading for _, heading in present), *(["forwards"] if with_cost else [])]
     return "\n".join([*table_lines(heads, lines), *_refusals(rows)]) + "\n"
@@ -121,8 +126,3 @@ def suite_report(name: str, about: str, rows: Sequence[Row], ours: str) -> str:
     parts.append(f"### Removals, all answers\n\n{table(rows, REMOVAL)}")
     parts.append(f"### {ours} against the others, paired\n\n{paired_table(rows, ours, (*REMOVAL[:2], EVIDENCE[2], EVIDENCE[5]))}")
     return "\n".join(parts)
-
-
-def _median(values: list[float]) -> float:
-    found = sorted(value for value in values if value == value)
-    return found[len(found) // 2] if found else _NAN

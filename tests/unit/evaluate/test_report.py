@@ -16,9 +16,9 @@ ROWS = [row(f"c{n}", "ours", 0.5 + 0.1 * n) for n in range(4)] + [row(f"c{n}", "
 
 
 def test_means_and_pairs() -> None:
-    assert interval(ROWS, "ours", "mrr").mean == pytest.approx(0.65)
+    assert interval(ROWS, "ours", "mrr").centre == pytest.approx(0.65)
     found = difference(ROWS, "ours", "theirs", "mrr")
-    assert [found.mean, found.low, found.high] == pytest.approx([0.1, 0.1, 0.1])
+    assert [found.centre, found.low, found.high] == pytest.approx([0.1, 0.1, 0.1])
     assert "**0.10 [0.10, 0.10]**" in paired_table(ROWS, "ours", [("mrr", "MRR")])
 
 

@@ -54,7 +54,7 @@ def second_section(rows: Sequence[Row], ours: str) -> str:
     lines = [
         "### A second language model\n",
         f"Gemma 3 270M (4-bit weights, raised to float32; [where it comes from](evaluation-larger-models.md)) on {len(cases)} items of "
-        f"`held_out`, mixed over its tasks; it answers {sum(right is True for right in cases.values())} right. The ranking was not chosen "
+        f"`held_out`; it answers {sum(right is True for right in cases.values())} right. The ranking was not chosen "
         "on it.\n",
     ]
     heads = ["method", "AOPC column", f"`{ours}` less it", "AOPC mean", f"`{ours}` less it", "MRR on evidence", "largest closure error"]

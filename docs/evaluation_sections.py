@@ -83,6 +83,7 @@ def reading(suites: dict[str, list[Row]], second: list[Row], edges: list[Row]) -
         ("LONG_RAW", long, evaluation.OURS, "raw_attention", COLUMN),
         ("SECOND_LOO", second, evaluation.OURS, "leave_one_out", COLUMN),
         ("SECOND_DIRECT", second, evaluation.OURS, "secant.direct", MEAN),
+        ("SECOND_FROZEN", second, evaluation.OURS, "frozen.drive", COLUMN),
         ("EDGES_LARGEST", edges, "sensitivity VALUE", "secant VALUE", "rho_top"),
         ("EDGES_KEY", edges, "sensitivity KEY", "secant KEY", "rho_top"),
         ("ABLATION_COLUMN", [*fresh, *first], evaluation.OURS, "ablation_regression", COLUMN),
@@ -111,8 +112,8 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
     about = (
-        "One prompt of each length; `forwards`: processor time over that of a forward pass, the two run in turn at least three times "
-        "(median of the pairs with its interval); memory is what torch held at most beyond the model, the same in every run.\n"
+        "One prompt of each length; `forwards`: processor time over that of a forward pass that gives the last logits alone, the two run in "
+        "turn at least three times (median of the pairs with its interval); memory is what torch held at most beyond the model, the same in every run.\n"
     )
     heads = ["method", *(f"{what}, {n} tokens" for n in lengths for what in ("forwards", "MB"))]
     table = []

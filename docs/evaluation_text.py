@@ -53,8 +53,9 @@ and one step graph beside its proof:
 READING = """### What follows
 
 - **The default ranking `secant.drive` meets every bar on both sets** (tables under "The bars"): chains of the pointer chase and of the
-  circuits, the six baselines, and leave-one-out, at 2 to 3 forward passes. On the fresh set it is above leave-one-out's order by both
-  perturbations (columns: FRESH_LOO); so are the other candidates, `secant.direct` among them.
+  circuits, the six baselines, and leave-one-out, at 2 to 3 forward passes (3.1 at ten tokens, where a pass gives the last logits alone: see
+  Overhead). On the fresh set it is above leave-one-out's order by both perturbations (columns: FRESH_LOO); so are the other candidates,
+  `secant.direct` among them.
 - **On the first report set** no difference from leave-one-out is shown: PROMPTS_LOO by columns, PROMPTS_MEAN by mean embedding, while
   `secant.direct` is below it there by columns (PROMPTS_DIRECT). The sets differ: many items of `prompts` end in a bare space or ask for a
   made-up word; `held_out` asks for words that the model can name.
@@ -71,7 +72,8 @@ READING = """### What follows
   that are not ours say where others find more marked evidence (on `commonsense` and `reasoning` no ranking says much: see Limits).
 - **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has.
 - **A second language model**, on which nothing was chosen: the baselines of the bar lie below `secant.drive` there too, and leave-one-out
-  does not lie above it (`secant.drive` less it: SECOND_LOO by columns); `secant.direct` does by mean embedding (SECOND_DIRECT).
+  does not lie above it (`secant.drive` less it: SECOND_LOO by columns). `frozen.drive` does (SECOND_FROZEN by columns), and `secant.direct` by mean embedding
+  (SECOND_DIRECT).
 - **Long prompts** (128 to 512 tokens): `secant.drive` finds the marked evidence as often as in short ones, and is above leave-one-out where
   that was run (LONG_LOO); raw attention finds it seldom, and yet removals in its order cost as many logits (`secant.drive` less it:
   LONG_RAW).

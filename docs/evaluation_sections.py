@@ -112,8 +112,9 @@ def cost_section(cost: list[Row], stored: list[Row]) -> str:
     """Report processor time and memory of methods, and what traces store."""
     lengths = sorted({row["n_tokens"] for row in cost})
     about = (
-        "One prompt of each length; `forwards`: processor time over that of a forward pass that gives the last logits alone, the two run in "
-        "turn at least three times (median of the pairs with its interval); memory is what torch held at most beyond the model, the same in every run.\n"
+        "One prompt of each length; `forwards`: processor time over that of a forward pass that gives the last logits alone, the two run "
+        "in turn at least three times (median of the pairs with its interval); memory is what torch held at most beyond the model, the "
+        "same in every run.\n"
     )
     heads = ["method", *(f"{what}, {n} tokens" for n in lengths for what in ("forwards", "MB"))]
     table = []

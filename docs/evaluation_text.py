@@ -72,8 +72,8 @@ READING = """### What follows
   that are not ours say where others find more marked evidence (on `commonsense` and `reasoning` no ranking says much: see Limits).
 - **Six families of models** with known drivers: `secant.drive` has the true entry first exactly as often as leave-one-out has.
 - **A second language model**, on which nothing was chosen: the baselines of the bar lie below `secant.drive` there too, and leave-one-out
-  does not lie above it (`secant.drive` less it: SECOND_LOO by columns). `frozen.drive` does (SECOND_FROZEN by columns), and `secant.direct` by mean embedding
-  (SECOND_DIRECT).
+  does not lie above it (`secant.drive` less it: SECOND_LOO by columns). `frozen.drive` does (SECOND_FROZEN by columns), and
+  `secant.direct` by mean embedding (SECOND_DIRECT).
 - **Long prompts** (128 to 512 tokens): `secant.drive` finds the marked evidence as often as in short ones, and is above leave-one-out where
   that was run (LONG_LOO); raw attention finds it seldom, and yet removals in its order cost as many logits (`secant.drive` less it:
   LONG_RAW).

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ from tracestore.archive import Archive
 from tracestore.evaluate.annotated import Annotated
 from tracestore.evaluate.case import Case
 from tracestore.evaluate.methods import METHODS
-from tracestore.evaluate.runner import Row
+from tracestore.evaluate.runner import Row, processor_seconds
 from tracestore.extract.loading import LoadedModel
 from tracestore.ingest import trace_to_archive
 from tracestore.model import Method, TraceOptions
@@ -49,10 +48,8 @@ def ratios(compute: Callable[[], object], forward: Callable[[], object]) -> list
     taken: list[float] = []
     plain: list[float] = []
     while len(taken) < FEWEST or sum(taken) + sum(plain) < SECONDS:
-        for run, times in ((compute, taken), (forward, plain)):
-            started = time.process_time()
-            run()
-            times.append(time.process_time() - started)
+        taken.append(processor_seconds(compute))
+        plain.append(processor_seconds(forward))
     return [mine / its for mine, its in zip(taken, plain, strict=True)]
 
 

@@ -157,7 +157,8 @@ def read_rows(path: Path, settings: RunSettings, order: Sequence[str] = ()) -> l
 
 def evaluate_case(case: Case, methods: Sequence[Method], settings: RunSettings) -> list[Row]:
     """Measure every method that suits a case. Methods that share a computation share its cost: it is run once, each charged all of it."""
-    forward = processor_seconds(lambda: _plain_forward(case))
+    _plain_forward(case)  # to warm up
+    forward = min(processor_seconds(lambda: _plain_forward(case)) for _ in range(3))
     computed: dict[int, tuple[Found | str, float]] = {}
     for method in methods:
         if method.suits(case) and id(method.compute) not in computed:
@@ -211,15 +212,11 @@ def _plain_forward(case: Case) -> None:
         case.attributor.model(input_ids=case.ids, use_cache=False)
 
 
-def processor_seconds(run: Callable[[], object], repeats: int = 3) -> float:
-    """Give the least processor time of some runs, after one to warm up."""
+def processor_seconds(run: Callable[[], object]) -> float:
+    """Give the processor time of one run, s."""
+    started = time.process_time()
     run()
-    taken = []
-    for _ in range(repeats):
-        started = time.process_time()
-        run()
-        taken.append(time.process_time() - started)
-    return min(taken)
+    return time.process_time() - started
 
 
 def _against_evidence(case: Case, scores: Scores) -> Row:
